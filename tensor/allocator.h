@@ -1,0 +1,29 @@
+// A caching allocator for tensor storage, with the high-water mark that memory plans are checked against.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "tensor/tensor.h"
+
+namespace uipe::tensor {
+
+struct MemoryStats {
+    std::size_t in_use = 0;       // bytes held by live tensors, as allocated
+    std::size_t peak = 0;         // the largest `in_use` since the last reset_peak()
+    std::size_t reserved = 0;     // bytes taken from the system: in use and cached
+    std::size_t allocations = 0;  // requests that had to ask the system
+};
+
+/// Storage for `bytes` bytes, aligned to 64; it returns to the cache when the last owner lets go.
+std::shared_ptr<void> allocate(std::size_t bytes, Device device);
+
+MemoryStats memory_stats(Device device = {});
+void reset_peak(Device device = {});
+/// Gives cached, unused blocks back to the system.
+void release_cache(Device device = {});
+
+/// When on, fresh storage is filled with 0xFF bytes, so that reading an unwritten element shows as NaN. Off by default.
+void set_poison(bool on);
+
+}  // namespace uipe::tensor

@@ -1,0 +1,141 @@
+// Every operation on tensors, declared once. Shapes use the house letters:
+// B sequences, T packed tokens, C width, H query heads, K key/value heads, D head size, F feed-forward width, V vocabulary.
+//
+// Conventions:
+// * Outputs are allocated by the caller and come first. Types: f64, f32, bf16 ("float" below); index tensors are i32.
+// * `accumulate` adds to the output instead of overwriting it. Unless said otherwise every operand has one float type.
+// * Sums are kept in f64 for f64 and in f32 for f32 and bf16, in an order that depends on nothing but the shapes.
+// * Gradients of parameters are f32 for f32 and bf16 parameters, f64 for f64 ("acc" below).
+// * A packed batch is rows of T with cu_seqlens[B+1]: sequence b owns rows [cu_seqlens[b], cu_seqlens[b+1]).
+// Errors: Error names the op and the shapes or types that disagree.
+#pragma once
+
+#include "tensor/tensor.h"
+
+namespace uipe::tensor {
+
+// --- Element by element -------------------------------------------------------------------------------------------
+
+void fill(const Tensor& y, double value);
+/// y = x, converting between float types.
+void copy(const Tensor& y, const Tensor& x);
+/// y = a x + b y. x and y may differ in float type.
+void axpby(const Tensor& y, double a, const Tensor& x, double b);
+/// y (+)= a * b.
+void mul(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate = false);
+/// y = x + r.
+void add(const Tensor& y, const Tensor& x, const Tensor& r);
+/// y = log(sigmoid(x)), stable at both ends.
+void log_sigmoid(const Tensor& y, const Tensor& x);
+/// dx (+)= dy * sigmoid(-x).
+void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, bool accumulate);
+
+// --- Sums ---------------------------------------------------------------------------------------------------------
+
+/// y[1] = sum of x, fixed order.
+void sum(const Tensor& y, const Tensor& x);
+/// The sum of squares of all elements, in f64, fixed order.
+double sum_of_squares(const Tensor& x);
+/// Whether every element is finite.
+bool all_finite(const Tensor& x);
+/// y[B] = sums of x[T] over the rows of each sequence.
+void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens);
+/// dx[T] (+)= dy[b] for each row of sequence b.
+void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_seqlens, bool accumulate);
+
+// --- Matrix products ----------------------------------------------------------------------------------------------
+
+/// y[M,N] (+)= op(a) op(b), op(x) = x or its transpose. a and b have one float type; y has it or its acc type.
+/// oneDNN in f32 and bf16; a plain loop in f64, for gradient checks.
+void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
+            bool accumulate = false);
+
+// --- Layers -------------------------------------------------------------------------------------------------------
+
+/// y[T,C] = table[V,C] at tokens[T].
+void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens);
+/// dtable[V,C] (acc) += dy[T,C] summed over the rows of each token, in order of rows.
+void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& tokens);
+
+/// y[T,C] = x * rstd * w, rstd[T] (acc) = 1/sqrt(mean(x²) + eps) (Zhang & Sennrich 2019).
+void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps);
+/// dx[T,C] (+)= …; dw[C] (acc) += ….
+void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
+                      const Tensor& rstd, bool accumulate_dx);
+
+/// y[T,F] = silu(gate) * up (Shazeer 2020).
+void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up);
+void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, const Tensor& gate, const Tensor& up,
+                     bool accumulate_gate, bool accumulate_up);
+
+/// y[T,heads*D] = x rotated by its positions[T]: element i of a head pairs with i + D/2 (the half-split layout of
+/// Hugging Face), by angle position * theta^(-2i/D) (Su et al. 2021). `inverse` turns back, which is the gradient.
+void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_t head_dim, double theta, bool inverse,
+          bool accumulate = false);
+
+/// Causal attention within each sequence, grouped heads: query head h reads key/value head h / (H/K).
+/// out[T,H*D], lse[T,H] (acc) from q[T,H*D], k[T,K*D], v[T,K*D]; scores are scaled by 1/sqrt(D). Memory O(T).
+void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
+               const Tensor& cu_seqlens, std::int64_t head_dim);
+/// dq, dk, dv (+)= the gradient; recomputes probabilities from lse (Dao et al. 2022, algorithm 4).
+void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
+                        const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                        const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
+                        bool accumulate_v);
+
+/// One new token a row against a cache: out[B,H*D] from q[B,H*D]; cache_k, cache_v [S, capacity, K*D];
+/// row b reads slot slots[b], the first lengths[b] positions (its own key and value included).
+void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k, const Tensor& cache_v,
+                      const Tensor& slots, const Tensor& lengths, std::int64_t head_dim);
+/// cache[slots[t], positions[t]] = x[t] for each row of x[T,K*D].
+void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions);
+
+// --- The two heads. Logits exist for one chunk of rows at a time, never [T,V]. -------------------------------------
+
+/// logp[T] (acc) = log softmax(hidden[T,C] W[V,C]^T)[targets[t]]; 0 where targets[t] < 0, and those rows cost nothing.
+/// lse[T] (acc) is kept for the backward pass. `argmax`, when defined, is i32 [T]: the likeliest token (-1 where no target).
+void token_logprob(const Tensor& logp, const Tensor& lse, const Tensor& hidden, const Tensor& w, const Tensor& targets,
+                   const Tensor& argmax = {});
+/// dhidden[T,C] (+)=, dw[V,C] (acc) += the gradient of sum_t dlogp[t] logp[t]. Undefined outputs are not computed.
+void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
+                            const Tensor& w, const Tensor& targets, const Tensor& lse, bool accumulate_hidden);
+
+/// kl[T] (acc) = KL(softmax(hidden_ref W_ref^T) || softmax(hidden W^T)) row by row; lse and lse_ref [T] (acc) are kept.
+/// Rows with mask[t] == 0 (i32) are skipped and give 0; an undefined mask takes all rows.
+void token_kl(const Tensor& kl, const Tensor& lse, const Tensor& lse_ref, const Tensor& hidden, const Tensor& w,
+              const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask = {});
+/// The gradient with respect to hidden and w; the reference is a constant.
+void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
+                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& lse,
+                       const Tensor& lse_ref, const Tensor& mask, bool accumulate_hidden);
+
+/// logits[T,V] (acc) = hidden[T,C] W[V,C]^T. For sampling, a few rows at a time.
+void logits(const Tensor& out, const Tensor& hidden, const Tensor& w);
+
+// --- The optimizer ------------------------------------------------------------------------------------------------
+
+struct AdamWStep {
+    double lr = 1e-3;
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double eps = 1e-8;
+    double weight_decay = 0.0;
+    std::int64_t step = 1;    // counts from 1
+    double grad_scale = 1.0;  // multiplies the gradient first: clipping
+};
+
+/// One AdamW step (Loshchilov & Hutter 2019) on f32 (or f64) master, m, v by grad of the same type.
+/// When `param` is not `master` itself (bf16 weights), it receives the rounded result in the same pass.
+void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
+           const AdamWStep& step);
+
+/// y = x_u + alpha (x_u - x_0), computed as (1+alpha) x_u - alpha x_0 in f64 and rounded once, so that
+/// alpha = 0 gives x_u and alpha = -1 gives x_0, exactly (UIPE, arXiv 2503.04693, equation 5).
+void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha);
+
+// --- Random numbers (counter-based: the value depends on seed, stream and index alone) -----------------------------
+
+/// y ~ N(0, std²).
+void fill_normal(const Tensor& y, double std, std::uint64_t seed, std::uint64_t stream);
+
+}  // namespace uipe::tensor

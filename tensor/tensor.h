@@ -1,0 +1,81 @@
+// The Tensor handle: a shape and an element type over shared storage.
+// Tensors are dense and row-major, always: a view is a range of rows, or another shape over the same bytes.
+// A transposed operand is a flag of matmul, never a stride.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/base/error.h"
+#include "tensor/dtype.h"
+
+namespace uipe::tensor {
+
+using Shape = std::vector<std::int64_t>;
+std::int64_t numel(const Shape& shape);
+std::string to_string(const Shape& shape);
+
+struct Device {
+    enum class Kind : std::uint8_t { cpu, cuda };
+    Kind kind = Kind::cpu;
+    int index = 0;
+    bool operator==(const Device&) const = default;
+};
+
+class Tensor {
+public:
+    /// An undefined tensor: no storage, `defined()` is false.
+    Tensor() = default;
+
+    /// Uninitialised elements (all-ones bytes, a NaN, when poisoning is on; see allocator.h).
+    static Tensor empty(Shape shape, DType dtype, Device device = {});
+    static Tensor zeros(Shape shape, DType dtype, Device device = {});
+    static Tensor full(Shape shape, DType dtype, double value, Device device = {});
+    /// A copy of host values; `shape` defaults to one dimension.
+    template <class T>
+    static Tensor from(const std::vector<T>& values, Shape shape = {});
+    /// A read-only view of memory owned by `owner` (a mapped file). The caller must not write to it.
+    static Tensor borrow(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner);
+
+    bool defined() const { return data_ != nullptr; }
+    const Shape& shape() const { return shape_; }
+    std::int64_t dim(int i) const { return shape_.at(static_cast<std::size_t>(i < 0 ? i + rank() : i)); }
+    int rank() const { return static_cast<int>(shape_.size()); }
+    std::int64_t numel() const { return numel_; }
+    std::size_t nbytes() const { return static_cast<std::size_t>(numel_) * size_of(dtype_); }
+    DType dtype() const { return dtype_; }
+    Device device() const { return device_; }
+
+    void* raw() const { return data_; }
+    /// The elements as T; Error when T is not the element type.
+    template <class T>
+    T* data() const {
+        require(dtype_of<T> == dtype_, "tensor of ", name_of(dtype_), " read as ", name_of(dtype_of<T>));
+        return static_cast<T*>(data_);
+    }
+
+    /// The same elements under another shape of equal size.
+    Tensor view(Shape shape) const;
+    /// Rows [begin, end) of the first dimension, sharing storage.
+    Tensor rows(std::int64_t begin, std::int64_t end) const;
+
+    Tensor clone() const;
+    /// This tensor when it already has the type, else a converted copy.
+    Tensor to(DType dtype) const;
+    template <class T>
+    std::vector<T> to_vector() const;
+    /// The only element, as f64.
+    double item() const;
+
+private:
+    std::shared_ptr<const void> storage_;
+    void* data_ = nullptr;
+    Shape shape_;
+    std::int64_t numel_ = 0;
+    DType dtype_ = DType::f32;
+    Device device_;
+};
+
+}  // namespace uipe::tensor
