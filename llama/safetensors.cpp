@@ -45,8 +45,14 @@ float from_half(std::uint16_t h) {
     return (h & 0x8000) != 0 ? -value : value;
 }
 
-using Header =
-    nlohmann::json;  // sorted keys: Json's insertion looks at every key before, too slow for a hostile header
+// Keys are sorted here: Json looks at every key before it at each insertion, too slow for a hostile header.
+using Header = nlohmann::json;
+
+/// A name from the header for a message: quoted, on one line, of readable length.
+std::string quoted(const std::string& name) {
+    const std::string text = Header(name).dump(-1, ' ', true);
+    return text.size() > 120 ? text.substr(0, 120) + "…\"" : text;
+}
 
 /// Parses the header. The parser keeps one of two equal keys and says nothing, so they are watched for here.
 Header parse_header(std::string_view text, const std::string& where) {
@@ -57,7 +63,8 @@ Header parse_header(std::string_view text, const std::string& where) {
         if (event != Header::parse_event_t::key) return true;
         if (depth == 1) fields.clear();
         const bool fresh = (depth == 1 ? tensors : fields).insert(key.get<std::string>()).second;
-        require_input(fresh, where, ": the header names ", key.dump(), " twice; the file is broken, fetch it again");
+        require_input(fresh, where, ": the header names ", quoted(key.get<std::string>()),
+                      " twice; the file is broken, fetch it again");
         return true;
     };
     try {
@@ -93,7 +100,7 @@ void read_dtype(Entry& entry, const Header& json, const std::string& where) {
     } else if (name == "I32") {
         entry.dtype = DType::i32;
     } else {
-        require_input(name == "F32" || entry.half, where, ": dtype ", it->dump(),
+        require_input(name == "F32" || entry.half, where, ": dtype ", quoted(name),
                       " is not supported; convert it to F64, F32, BF16, F16 or I32");
     }
 }
@@ -105,7 +112,8 @@ std::vector<std::int64_t> read_numbers(const Header& json, const char* key, cons
     std::vector<std::int64_t> numbers;
     for (const Header& n : *it) {
         require_input(n.is_number_unsigned() && n.get<std::uint64_t>() <= std::numeric_limits<std::int64_t>::max(),
-                      where, ": ", key, " holds ", n.dump(), "; counts are needed, fetch the file again");
+                      where, ": ", key, " holds a ", n.type_name(),
+                      " that is no count; the header is broken, fetch the file again");
         numbers.push_back(n.get<std::int64_t>());
     }
     return numbers;
@@ -147,7 +155,7 @@ void check_layout(std::vector<Entry>& entries, std::uint64_t data_size, const st
               [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
     std::uint64_t at = 0;
     for (const Entry& entry : entries) {
-        require_input(entry.begin == at, where, ": tensor ", entry.name, ": data begins at byte ", entry.begin,
+        require_input(entry.begin == at, where, ": tensor ", quoted(entry.name), ": data begins at byte ", entry.begin,
                       entry.begin < at ? ", inside the tensor before" : ", after a hole", " (expected ", at,
                       "); the header is broken, fetch the file again");
         at = entry.end;
@@ -255,7 +263,8 @@ StateDict read_safetensors(const fs::path& path) {
     const std::uint64_t data_size = file->size() - 8 - text.size();
     std::vector<Entry> entries;
     for (const auto& [name, json] : header.items())
-        if (name != "__metadata__") entries.push_back(read_entry(name, json, data_size, cat(where, ": tensor ", name)));
+        if (name != "__metadata__")
+            entries.push_back(read_entry(name, json, data_size, cat(where, ": tensor ", quoted(name))));
     check_layout(entries, data_size, where);
     StateDict tensors;
     const std::byte* data = file->data() + 8 + text.size();
