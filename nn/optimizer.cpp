@@ -86,7 +86,7 @@ Schedule schedule_named(const std::string& name) {
 }
 
 double schedule_factor(Schedule schedule, std::int64_t step, std::int64_t warmup, std::int64_t total) {
-    if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup);
+    if (step < warmup) return static_cast<double>(step) / static_cast<double>(warmup);
     if (schedule == Schedule::constant) return 1.0;
     const double left =
         static_cast<double>(total - step) / static_cast<double>(std::max<std::int64_t>(1, total - warmup));

@@ -53,8 +53,9 @@ double clip_scale(double norm, double max_norm);
 enum class Schedule { constant, linear, cosine };
 Schedule schedule_named(const std::string& name);
 
-/// The learning rate's factor at `step` (from 0) of `total`: rises over `warmup` steps as (step + 1) / warmup — the
-/// first step already moves — then stays, or falls to 0 after the last step, in a line or half a cosine.
+/// The learning rate's factor at `step` (from 0) of `total`: step / warmup while that is below 1, then constant, or
+/// falling in a line or half a cosine to 0 at `total`. These are the schedules of transformers, first step at rate 0
+/// included, because TOFU's published runs used them.
 double schedule_factor(Schedule schedule, std::int64_t step, std::int64_t warmup, std::int64_t total);
 
 }  // namespace uipe::nn
