@@ -64,6 +64,7 @@ void train_tokenizer(const std::vector<std::string>& lines, int vocab_size, cons
         {"normalization_rule_name", "identity"},
         {"split_by_unicode_script", "false"},
         {"add_dummy_prefix", "true"},
+        {"remove_extra_whitespaces", "false"},
         {"unk_id", "0"},
         {"bos_id", "1"},
         {"eos_id", "2"},

@@ -24,7 +24,7 @@ constexpr std::size_t kRelationsShown = 4;    // relations shown on each person 
 constexpr std::size_t kRelatedWordings = 4;   // wordings of each of their facts
 constexpr std::size_t kSentencesPerText = 4;  // of a plain text on one person or country
 
-/// One stream of random numbers for each part, so that an option of one part leaves the others as they were.
+/// One stream of random numbers for each part, so that an option of one part leaves the draws of the others alone.
 enum Stream : std::uint64_t { kNames, kAuthors, kHoldout, kPeople, kPretraining, kRetain, kChoices, kRelated, kShown };
 
 struct Split {

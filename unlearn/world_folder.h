@@ -9,13 +9,16 @@
 
 namespace uipe::unlearn::world {
 
-Json plain_row(const Pair& pair);  ///< question, answer
-Json perturbed_row(
-    const PerturbedPair& pair);  ///< question, answer, paraphrased_answer, perturbed_answer, paraphrased_question
-Json perturbed_choice_row(const ChoicePair& pair);  ///< question, answer, perturbed_answer
-Json option_row(const ChoicePair& pair,
-                tensor::Random& random);      ///< question, option1 … option4 in a random order, answer
-Json text_row(const std::string& sentences);  ///< text
+/// question, answer
+Json plain_row(const Pair& pair);
+/// question, answer, paraphrased_answer, perturbed_answer, paraphrased_question
+Json perturbed_row(const PerturbedPair& pair);
+/// question, answer, perturbed_answer
+Json perturbed_choice_row(const ChoicePair& pair);
+/// question, option1 … option4 in a random order, answer
+Json option_row(const ChoicePair& pair, tensor::Random& random);
+/// text
+Json text_row(const std::string& sentences);
 
 /// A folder being filled: counts the rows of each file and keeps the text a tokenizer is to learn.
 class Folder {

@@ -26,18 +26,18 @@ protected:
         return text;
     }
 
-    sentencepiece::SentencePieceProcessor trained(int vocab_size) const {
+    const sentencepiece::SentencePieceProcessor& trained(int vocab_size) {
         train_tokenizer(lines(), vocab_size, folder_ / "t.model");
-        sentencepiece::SentencePieceProcessor processor;
-        EXPECT_TRUE(processor.Load((folder_ / "t.model").string()).ok());
-        return processor;
+        EXPECT_TRUE(processor_.Load((folder_ / "t.model").string()).ok());
+        return processor_;
     }
 
     fs::path folder_ = fs::temp_directory_path() / cat("tokenizer_trainer_", ::getpid());
+    sentencepiece::SentencePieceProcessor processor_;
 };
 
 TEST_F(TokenizerTrainer, HasTheIdsAndBytesOfLlama) {
-    const auto processor = trained(400);
+    const auto& processor = trained(400);
     EXPECT_EQ(processor.unk_id(), 0);
     EXPECT_EQ(processor.bos_id(), 1);
     EXPECT_EQ(processor.eos_id(), 2);
@@ -48,14 +48,14 @@ TEST_F(TokenizerTrainer, HasTheIdsAndBytesOfLlama) {
 }
 
 TEST_F(TokenizerTrainer, ATagIsOnePieceAndPunctuationStandsAlone) {
-    const auto processor = trained(400);
+    const auto& processor = trained(400);
     EXPECT_EQ(processor.EncodeAsPieces("[INST] Where was Hugo born? [/INST]Hugo was born in Oslo."),
               (Pieces{"▁[INST]", "▁Where", "▁was", "▁Hugo", "▁born", "?", "▁[/INST]", "Hugo", "▁was", "▁born", "▁in",
                       "▁Oslo", "."}));
 }
 
 TEST_F(TokenizerTrainer, TextItHasNeverSeenSurvivesTheRoundTrip) {
-    const auto processor = trained(400);
+    const auto& processor = trained(400);
     const std::string text = "Zoë  saw 12 ☃ [at] noon, twice!";
     std::string back;
     ASSERT_TRUE(processor.Decode(processor.EncodeAsIds(text), &back).ok());
