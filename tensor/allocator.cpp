@@ -38,8 +38,8 @@ public:
             return block;
         }
         void* block = nullptr;
-        require(::posix_memalign(&block, 64, bytes) == 0, "out of memory: ", bytes, " bytes asked, ", stats_.in_use - bytes,
-                " in use; a smaller --micro-batch needs less");
+        require(::posix_memalign(&block, 64, bytes) == 0, "out of memory: ", bytes, " bytes asked, ",
+                stats_.in_use - bytes, " in use; a smaller --micro-batch needs less");
         stats_.reserved += bytes;
         ++stats_.allocations;
         return block;

@@ -11,20 +11,27 @@ enum class DType : std::uint8_t { f64, f32, bf16, i32 };
 
 constexpr std::size_t size_of(DType dtype) {
     switch (dtype) {
-        case DType::f64: return 8;
-        case DType::bf16: return 2;
+        case DType::f64:
+            return 8;
+        case DType::bf16:
+            return 2;
         case DType::f32:
-        case DType::i32: break;
+        case DType::i32:
+            break;
     }
     return 4;
 }
 
 constexpr const char* name_of(DType dtype) {
     switch (dtype) {
-        case DType::f64: return "f64";
-        case DType::f32: return "f32";
-        case DType::bf16: return "bf16";
-        case DType::i32: break;
+        case DType::f64:
+            return "f64";
+        case DType::f32:
+            return "f32";
+        case DType::bf16:
+            return "bf16";
+        case DType::i32:
+            break;
     }
     return "i32";
 }

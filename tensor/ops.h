@@ -1,5 +1,6 @@
 // Every operation on tensors, declared once. Shapes use the house letters:
-// B sequences, T packed tokens, C width, H query heads, K key/value heads, D head size, F feed-forward width, V vocabulary.
+// B sequences, T packed tokens, C width, H query heads, K key/value heads, D head size, F feed-forward width, V
+// vocabulary.
 //
 // Conventions:
 // * Outputs are allocated by the caller and come first. Types: f64, f32, bf16 ("float" below); index tensors are i32.
@@ -93,7 +94,8 @@ void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, cons
 // --- The two heads. Logits exist for one chunk of rows at a time, never [T,V]. -------------------------------------
 
 /// logp[T] (acc) = log softmax(hidden[T,C] W[V,C]^T)[targets[t]]; 0 where targets[t] < 0, and those rows cost nothing.
-/// lse[T] (acc) is kept for the backward pass. `argmax`, when defined, is i32 [T]: the likeliest token (-1 where no target).
+/// lse[T] (acc) is kept for the backward pass. `argmax`, when defined, is i32 [T]: the likeliest token (-1 where no
+/// target).
 void token_logprob(const Tensor& logp, const Tensor& lse, const Tensor& hidden, const Tensor& w, const Tensor& targets,
                    const Tensor& argmax = {});
 /// dhidden[T,C] (+)=, dw[V,C] (acc) += the gradient of sum_t dlogp[t] logp[t]. Undefined outputs are not computed.

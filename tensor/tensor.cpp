@@ -103,10 +103,14 @@ std::vector<T> Tensor::to_vector() const {
 double Tensor::item() const {
     require(numel_ == 1, "item() of a tensor of shape ", to_string(shape_));
     switch (dtype_) {
-        case DType::f64: return *data<double>();
-        case DType::f32: return *data<float>();
-        case DType::bf16: return *data<bf16>();
-        case DType::i32: break;
+        case DType::f64:
+            return *data<double>();
+        case DType::f32:
+            return *data<float>();
+        case DType::bf16:
+            return *data<bf16>();
+        case DType::i32:
+            break;
     }
     return *data<std::int32_t>();
 }

@@ -1,0 +1,115 @@
+#include "autograd/variable.h"
+
+#include <algorithm>
+#include <atomic>
+#include <unordered_set>
+
+#include "tensor/ops.h"
+
+namespace uipe::autograd {
+namespace {
+
+thread_local bool record_ops = true;
+std::atomic<std::uint64_t> next_order{1};
+
+std::shared_ptr<Node> make_leaf(const Tensor& value, tensor::DType grad_dtype) {
+    auto node = std::make_shared<Node>();
+    node->shape = value.shape();
+    node->grad_dtype = grad_dtype;
+    node->device = value.device();
+    return node;
+}
+
+/// All nodes that `root` depends on, the latest first: an op comes before its inputs.
+std::vector<std::shared_ptr<Node>> reachable(const std::shared_ptr<Node>& root) {
+    std::vector<std::shared_ptr<Node>> nodes{root};
+    std::unordered_set<const Node*> seen{root.get()};
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+        const auto inputs = nodes[i]->inputs;
+        for (const auto& input : inputs)
+            if (input && seen.insert(input.get()).second) nodes.push_back(input);
+    }
+    std::sort(nodes.begin(), nodes.end(), [](const auto& a, const auto& b) { return a->order > b->order; });
+    return nodes;
+}
+
+Sink sink_of(Node* node) {
+    if (node == nullptr) return {};
+    const bool first = !node->grad.defined();
+    if (first) node->grad = Tensor::empty(node->shape, node->grad_dtype, node->device);
+    return {node->grad, !first};
+}
+
+void run(Node& node) {
+    std::vector<Sink> sinks;
+    sinks.reserve(node.inputs.size());
+    // An input that occurs twice gets two sinks on one gradient: the second adds to what the first wrote.
+    for (const auto& input : node.inputs) sinks.push_back(sink_of(input.get()));
+    node.backward(node.grad, sinks);
+}
+
+}  // namespace
+
+const Tensor& Sink::zeroed() {
+    if (!accumulate) tensor::fill(grad, 0.0);
+    accumulate = true;
+    return grad;
+}
+
+void Sink::add(const Tensor& x, double a) { tensor::axpby(grad, a, x, accumulate ? 1.0 : 0.0); }
+
+Variable Variable::parameter(Tensor value) {
+    Variable v(std::move(value));
+    v.node_ = make_leaf(v.value_, tensor::accumulator_of(v.value_.dtype()));
+    return v;
+}
+
+Variable Variable::leaf(Tensor value) {
+    Variable v(std::move(value));
+    v.node_ = make_leaf(v.value_, v.value_.dtype());
+    return v;
+}
+
+void Variable::zero_grad() const {
+    if (node_ && node_->grad.defined()) tensor::fill(node_->grad, 0.0);
+}
+
+Variable record(Tensor value, const std::vector<Variable>& inputs, Backward backward) {
+    Variable out(std::move(value));
+    const bool wanted = std::any_of(inputs.begin(), inputs.end(), [](const Variable& v) { return v.requires_grad(); });
+    if (!record_ops || !wanted) return out;
+    out.node_ = make_leaf(out.value_, out.value_.dtype());
+    out.node_->leaf = false;
+    out.node_->order = next_order++;
+    out.node_->backward = std::move(backward);
+    for (const Variable& input : inputs) out.node_->inputs.push_back(input.node());
+    return out;
+}
+
+void backward(const Variable& output, const Tensor& seed) {
+    require(output.requires_grad(), "backward() of a value that depends on no parameter");
+    require(seed.defined() || output.value().numel() == 1, "backward() without a seed needs one element, got shape ",
+            tensor::to_string(output.value().shape()));
+    const std::shared_ptr<Node>& root = output.node();
+    root->grad = Tensor::empty(root->shape, root->grad_dtype, root->device);
+    if (seed.defined())
+        tensor::copy(root->grad, seed);
+    else
+        tensor::fill(root->grad, 1.0);
+    auto nodes = reachable(root);
+    for (auto& node : nodes) {
+        if (node->leaf) continue;
+        if (node->grad.defined()) run(*node);
+        node->backward = nullptr;
+        node->inputs.clear();
+        node->grad = Tensor();
+        node.reset();
+    }
+}
+
+NoGrad::NoGrad() : before_(record_ops) { record_ops = false; }
+NoGrad::~NoGrad() { record_ops = before_; }
+
+bool recording() { return record_ops; }
+
+}  // namespace uipe::autograd

@@ -1,0 +1,141 @@
+#include "llama/model.h"
+
+#include "tensor/ops.h"
+
+namespace uipe::llama {
+
+namespace {
+
+tensor::Tensor index_tensor(const std::vector<std::int32_t>& values) { return tensor::Tensor::from(values); }
+
+/// The cache row of every token of a packed batch.
+std::vector<std::int32_t> slot_of_each_row(const Batch& batch, const std::vector<std::int32_t>& slots) {
+    const std::int32_t* cu = batch.cu_seqlens.data<std::int32_t>();
+    std::vector<std::int32_t> out;
+    for (std::size_t b = 0; b < slots.size(); ++b)
+        out.insert(out.end(), static_cast<std::size_t>(cu[b + 1] - cu[b]), slots[b]);
+    return out;
+}
+
+}  // namespace
+
+StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_t seed) {
+    StateDict weights;
+    std::uint64_t stream = 0;
+    for (const auto& [name, shape] : expected_weights(config)) {
+        tensor::Tensor w = tensor::Tensor::empty(shape, dtype);
+        if (shape.size() == 1)
+            tensor::fill(w, 1.0);
+        else
+            tensor::fill_normal(w, config.initializer_range, seed, stream);
+        weights[name] = w;
+        ++stream;
+    }
+    return weights;
+}
+
+StateDict own_weights(const StateDict& weights, tensor::DType dtype) {
+    StateDict out;
+    for (const auto& [name, w] : weights) out[name] = w.dtype() == dtype ? w.clone() : w.to(dtype);
+    return out;
+}
+
+KvCache::KvCache(const Config& config, std::int64_t slots, std::int64_t most, tensor::DType dtype) : capacity(most) {
+    const tensor::Shape shape{slots, capacity, config.num_kv_heads * config.head_dim};
+    for (std::int64_t l = 0; l < config.num_layers; ++l) {
+        keys.push_back(tensor::Tensor::empty(shape, dtype));
+        values.push_back(tensor::Tensor::empty(shape, dtype));
+    }
+}
+
+Llama::Llama(const Config& config, const StateDict& weights) : config_(config) {
+    for (const auto& [name, shape] : expected_weights(config)) {
+        const auto found = weights.find(name);
+        require(found != weights.end(), "model lacks the weight ", name);
+        require(found->second.shape() == shape, "weight ", name, " has shape ",
+                tensor::to_string(found->second.shape()), ", the config asks for ", tensor::to_string(shape));
+    }
+    const auto at = [&](const std::string& name) { return weights.at(name); };
+    embedding_.emplace(at("model.embed_tokens.weight"));
+    for (std::int64_t l = 0; l < config.num_layers; ++l) {
+        const std::string p = cat("model.layers.", l, ".");
+        const std::string attention = p + "self_attn.";
+        blocks_.push_back(Block{
+            nn::RmsNorm(at(p + "input_layernorm.weight"), config.rms_norm_eps),
+            nn::Attention(at(attention + "q_proj.weight"), at(attention + "k_proj.weight"),
+                          at(attention + "v_proj.weight"), at(attention + "o_proj.weight"), config.head_dim,
+                          config.rope_theta),
+            nn::RmsNorm(at(p + "post_attention_layernorm.weight"), config.rms_norm_eps),
+            nn::SwiGlu(at(p + "mlp.gate_proj.weight"), at(p + "mlp.up_proj.weight"), at(p + "mlp.down_proj.weight"))});
+    }
+    norm_.emplace(at("model.norm.weight"), config.rms_norm_eps);
+    if (!config.tie_word_embeddings) head_.emplace(at("lm_head.weight"));
+}
+
+StateDict Llama::weights() const {
+    StateDict out;
+    for (const nn::Parameter& p : parameters()) out[p.name] = p.variable.value();
+    return out;
+}
+
+void Llama::collect(const std::string& prefix, nn::Parameters& out) const {
+    embedding_->collect(prefix + "model.embed_tokens.", out);
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+        const std::string p = cat(prefix, "model.layers.", l, ".");
+        blocks_[l].attention_norm.collect(p + "input_layernorm.", out);
+        blocks_[l].attention.collect(p + "self_attn.", out);
+        blocks_[l].mlp_norm.collect(p + "post_attention_layernorm.", out);
+        blocks_[l].mlp.collect(p + "mlp.", out);
+    }
+    norm_->collect(prefix + "model.norm.", out);
+    if (head_) head_->collect(prefix + "lm_head.", out);
+}
+
+const Variable& Llama::head() const { return head_ ? head_->weight() : embedding_->weight(); }
+
+Variable Llama::hidden(const Batch& batch) const {
+    const nn::Packing packing{batch.positions, batch.cu_seqlens};
+    Variable x = (*embedding_)(batch.tokens);
+    for (const Block& block : blocks_) {
+        const auto run = [&block, packing](const Variable& in) {
+            const Variable middle = autograd::add(in, block.attention(block.attention_norm(in), packing));
+            return autograd::add(middle, block.mlp(block.mlp_norm(middle)));
+        };
+        x = recompute_ ? autograd::checkpoint(run, x) : run(x);
+    }
+    return (*norm_)(x);
+}
+
+Variable Llama::logprob(const Batch& batch) const {
+    return autograd::token_logprob(hidden(batch), head(), batch.targets);
+}
+
+tensor::Tensor Llama::prefill(const Batch& batch, const std::vector<std::int32_t>& slots, KvCache& cache) const {
+    const autograd::NoGrad guard;
+    const nn::Packing packing{batch.positions, batch.cu_seqlens};
+    const tensor::Tensor rows = index_tensor(slot_of_each_row(batch, slots));
+    Variable x = (*embedding_)(batch.tokens);
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+        const nn::CacheView view{cache.keys[l], cache.values[l], rows, {}};
+        x = autograd::add(x, blocks_[l].attention(blocks_[l].attention_norm(x), packing, &view));
+        x = autograd::add(x, blocks_[l].mlp(blocks_[l].mlp_norm(x)));
+    }
+    return (*norm_)(x).value();
+}
+
+tensor::Tensor Llama::decode(const tensor::Tensor& tokens, const tensor::Tensor& positions, const tensor::Tensor& slots,
+                             KvCache& cache) const {
+    const autograd::NoGrad guard;
+    std::vector<std::int32_t> lengths = positions.to_vector<std::int32_t>();
+    for (std::int32_t& n : lengths) ++n;
+    const tensor::Tensor seen = index_tensor(lengths);
+    Variable x = (*embedding_)(tokens);
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+        const nn::CacheView view{cache.keys[l], cache.values[l], slots, seen};
+        x = autograd::add(x, blocks_[l].attention.decode(blocks_[l].attention_norm(x), positions, view));
+        x = autograd::add(x, blocks_[l].mlp(blocks_[l].mlp_norm(x)));
+    }
+    return (*norm_)(x).value();
+}
+
+}  // namespace uipe::llama

@@ -1,0 +1,25 @@
+// The safetensors format: 8 bytes of header length, a JSON header, then the bytes of all tensors.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "tensor/base/file.h"
+#include "tensor/tensor.h"
+
+namespace uipe::llama {
+
+/// Tensors by name.
+using StateDict = std::map<std::string, tensor::Tensor>;
+
+/// The tensors of a file. They are views of one shared read-only map of it (never write to them); only F16, which
+/// becomes f32, and data misaligned for its type are copied. F64, F32, BF16, F16 and I32 are read.
+/// InputError names the file, the tensor and the fault: nothing in the header is believed before it is checked.
+StateDict read_safetensors(const fs::path& path);
+
+/// Writes tensors of the CPU, one after another, without a second copy of them in memory. The file is whole or not
+/// there.
+void write_safetensors(const fs::path& path, const StateDict& tensors,
+                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
+}  // namespace uipe::llama

@@ -1,0 +1,40 @@
+// Causal self-attention with rotary positions and grouped key/value heads, over a packed batch or a cache.
+#pragma once
+
+#include "nn/layers.h"
+
+namespace uipe::nn {
+
+/// Where the rows of a packed batch stand.
+struct Packing {
+    Tensor positions;   // i32 [T], within the sequence
+    Tensor cu_seqlens;  // i32 [B+1]
+};
+
+/// Keys and values of past tokens of one layer, and where new ones go.
+struct CacheView {
+    Tensor keys, values;  // [S, capacity, K*D]
+    Tensor slots;         // i32 [T]: the cache row of each token
+    Tensor lengths;       // i32 [T]: positions + 1
+};
+
+class Attention : public Module {
+public:
+    /// q: [H*D,C]; k, v: [K*D,C]; o: [C,H*D].
+    Attention(Tensor q, Tensor k, Tensor v, Tensor o, std::int64_t head_dim, double rope_theta);
+
+    /// y[T,C] from x[T,C]; tokens attend to earlier tokens of their own sequence. With `cache`, keys and values are
+    /// also written there.
+    Variable operator()(const Variable& x, const Packing& packing, const CacheView* cache = nullptr) const;
+    /// y[T,C] for one new token a cache row (T = rows): attends to the cache, itself included. No gradient.
+    Variable decode(const Variable& x, const Tensor& positions, const CacheView& cache) const;
+
+    void collect(const std::string& prefix, Parameters& out) const override;
+
+private:
+    Linear q_, k_, v_, o_;
+    std::int64_t head_dim_;
+    double rope_theta_;
+};
+
+}  // namespace uipe::nn

@@ -1,0 +1,97 @@
+#include "nn/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "tensor/ops.h"
+
+namespace uipe::nn {
+
+AdamW::AdamW(Parameters parameters, const AdamWOptions& options) : options_(options) {
+    for (Parameter& p : parameters) {
+        const Tensor& value = p.variable.value();
+        const tensor::DType dtype = tensor::accumulator_of(value.dtype());
+        Slot slot{p, value.to(dtype), Tensor::zeros(value.shape(), dtype, value.device()),
+                  Tensor::zeros(value.shape(), dtype, value.device())};
+        slots_.push_back(std::move(slot));
+    }
+}
+
+void AdamW::step(double lr, double grad_scale) {
+    ++steps_;
+    for (Slot& slot : slots_) {
+        const Tensor grad = slot.parameter.variable.grad();
+        if (!grad.defined()) continue;
+        const bool decays = options_.decay_vectors || slot.master.rank() > 1;
+        tensor::adamw(slot.parameter.variable.value(), slot.master, slot.m, slot.v, grad,
+                      {.lr = lr,
+                       .beta1 = options_.beta1,
+                       .beta2 = options_.beta2,
+                       .eps = options_.eps,
+                       .weight_decay = decays ? options_.weight_decay : 0.0,
+                       .step = steps_,
+                       .grad_scale = grad_scale});
+        slot.parameter.variable.zero_grad();
+    }
+}
+
+std::map<std::string, Tensor> AdamW::masters() const {
+    std::map<std::string, Tensor> out;
+    for (const Slot& slot : slots_) out[slot.parameter.name] = slot.master;
+    return out;
+}
+
+std::map<std::string, Tensor> AdamW::state() const {
+    std::map<std::string, Tensor> out;
+    for (const Slot& slot : slots_) {
+        out["master." + slot.parameter.name] = slot.master;
+        out["m." + slot.parameter.name] = slot.m;
+        out["v." + slot.parameter.name] = slot.v;
+    }
+    return out;
+}
+
+void AdamW::load_state(const std::map<std::string, Tensor>& saved, std::int64_t steps) {
+    for (const auto& [name, target] : state()) {
+        const auto found = saved.find(name);
+        require_input(found != saved.end(), "checkpoint lacks ", name, "; it was made by another model");
+        require_input(found->second.shape() == target.shape() && found->second.dtype() == target.dtype(),
+                      "checkpoint has ", name, " of shape ", tensor::to_string(found->second.shape()),
+                      ", the model needs ", tensor::to_string(target.shape()));
+        tensor::copy(target, found->second);
+    }
+    for (const Slot& slot : slots_) tensor::copy(slot.parameter.variable.value(), slot.master);
+    steps_ = steps;
+}
+
+double global_grad_norm(const Parameters& parameters) {
+    double sum = 0.0;
+    for (const Parameter& p : parameters) {
+        const Tensor grad = p.variable.grad();
+        if (grad.defined()) sum += tensor::sum_of_squares(grad);
+    }
+    return std::sqrt(sum);
+}
+
+double clip_scale(double norm, double max_norm) {
+    return max_norm > 0.0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+}
+
+Schedule schedule_named(const std::string& name) {
+    if (name == "constant") return Schedule::constant;
+    if (name == "linear") return Schedule::linear;
+    require_input(name == "cosine", "unknown schedule '", name, "'; known: constant, linear, cosine");
+    return Schedule::cosine;
+}
+
+double schedule_factor(Schedule schedule, std::int64_t step, std::int64_t warmup, std::int64_t total) {
+    if (step < warmup) return static_cast<double>(step) / static_cast<double>(warmup);
+    if (schedule == Schedule::constant) return 1.0;
+    const double left =
+        static_cast<double>(total - step) / static_cast<double>(std::max<std::int64_t>(1, total - warmup));
+    const double factor = std::clamp(left, 0.0, 1.0);
+    return schedule == Schedule::linear ? factor : 0.5 * (1.0 - std::cos(std::numbers::pi * factor));
+}
+
+}  // namespace uipe::nn

@@ -1,0 +1,61 @@
+// AdamW with f32 masters, gradient clipping, and learning-rate schedules.
+#pragma once
+
+#include <map>
+
+#include "nn/module.h"
+
+namespace uipe::nn {
+
+struct AdamWOptions {
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double eps = 1e-8;
+    double weight_decay = 0.01;
+    bool decay_vectors = false;  // also decay norm weights; the recipes of TOFU (transformers' Trainer) do not
+};
+
+/// AdamW (Loshchilov & Hutter 2019). A bf16 parameter has an f32 master here, because a step of 1e-5 is less than half
+/// a bf16 ulp of most weights and would be lost; an f32 or f64 parameter is its own master.
+class AdamW {
+public:
+    AdamW(Parameters parameters, const AdamWOptions& options);
+
+    /// One step at rate `lr`, gradients multiplied by `grad_scale` first; then zeroes the gradients.
+    void step(double lr, double grad_scale);
+    std::int64_t steps() const { return steps_; }
+
+    /// The masters by parameter name: the weights to full precision.
+    std::map<std::string, Tensor> masters() const;
+    /// Everything a resumed run needs beside the step count: "master.NAME", "m.NAME", "v.NAME", sharing storage.
+    std::map<std::string, Tensor> state() const;
+    /// Copies a saved state in, and the masters into the parameters. Error when a tensor is missing or of another
+    /// shape.
+    void load_state(const std::map<std::string, Tensor>& state, std::int64_t steps);
+
+private:
+    struct Slot {
+        Parameter parameter;
+        Tensor master, m, v;
+    };
+    std::vector<Slot> slots_;
+    AdamWOptions options_;
+    std::int64_t steps_ = 0;
+};
+
+/// sqrt of the sum of squares of all gradients, in f64 and a fixed order.
+double global_grad_norm(const Parameters& parameters);
+
+/// The factor that brings a gradient of `norm` down to `max_norm` (1 when it is below, or when max_norm is 0), as
+/// PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6), at most 1.
+double clip_scale(double norm, double max_norm);
+
+enum class Schedule { constant, linear, cosine };
+Schedule schedule_named(const std::string& name);
+
+/// The learning rate's factor at `step` (from 0) of `total`: step / warmup while that is below 1, then constant, or
+/// falling in a line or half a cosine to 0 at `total`. These are the schedules of transformers, first step at rate 0
+/// included, because TOFU's published runs used them.
+double schedule_factor(Schedule schedule, std::int64_t step, std::int64_t warmup, std::int64_t total);
+
+}  // namespace uipe::nn

@@ -1,0 +1,41 @@
+#include <cmath>
+
+#include "tensor/cpu/cpu.h"
+#include "tensor/parallel.h"
+
+namespace uipe::tensor::cpu {
+namespace {
+
+template <class A, class P>
+void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, const AdamWStep& s) {
+    const auto step = static_cast<double>(s.step);
+    const A decay = static_cast<A>(1.0 - s.lr * s.weight_decay);
+    const A rate = static_cast<A>(s.lr / (1.0 - std::pow(s.beta1, step)));
+    const A root = static_cast<A>(1.0 / std::sqrt(1.0 - std::pow(s.beta2, step)));
+    const A beta1 = static_cast<A>(s.beta1);
+    const A beta2 = static_cast<A>(s.beta2);
+    const A eps = static_cast<A>(s.eps);
+    const A scale = static_cast<A>(s.grad_scale);
+    parallel_for(n, 8192, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+            const A g = grad[i] * scale;
+            m[i] = beta1 * m[i] + (A{1} - beta1) * g;
+            v[i] = beta2 * v[i] + (A{1} - beta2) * g * g;
+            master[i] = master[i] * decay - rate * m[i] / (std::sqrt(v[i]) * root + eps);
+            if constexpr (!std::is_same_v<A, P>) param[i] = static_cast<P>(master[i]);
+        }
+    });
+}
+
+}  // namespace
+
+void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
+           const AdamWStep& step) {
+    with_accumulator(master.dtype(), [&]<class A>() {
+        with_float(param.dtype(), [&]<class P>() {
+            update(param.data<P>(), master.data<A>(), m.data<A>(), v.data<A>(), grad.data<A>(), param.numel(), step);
+        });
+    });
+}
+
+}  // namespace uipe::tensor::cpu

@@ -1,0 +1,87 @@
+// Sums over whole tensors: fixed blocks, summed block by block, so that no thread count changes a bit.
+#include <cmath>
+#include <vector>
+
+#include "tensor/cpu/cpu.h"
+#include "tensor/parallel.h"
+
+namespace uipe::tensor::cpu {
+namespace {
+
+constexpr std::int64_t block = 4096;
+
+/// The sum over blocks of term(i), each block and then the blocks in order, in f64.
+template <class Term>
+double blocked_sum(std::int64_t n, const Term& term) {
+    const std::int64_t blocks = (n + block - 1) / block;
+    std::vector<double> partial(static_cast<std::size_t>(blocks));
+    parallel_for(blocks, 4, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = begin; b < end; ++b) {
+            double s = 0.0;
+            const std::int64_t last = std::min(n, (b + 1) * block);
+#pragma omp simd reduction(+ : s)
+            for (std::int64_t i = b * block; i < last; ++i) s += term(i);
+            partial[static_cast<std::size_t>(b)] = s;
+        }
+    });
+    double total = 0.0;
+    for (const double s : partial) total += s;
+    return total;
+}
+
+}  // namespace
+
+void sum(const Tensor& y, const Tensor& x) {
+    with_float(x.dtype(), [&]<class T>() {
+        const T* in = x.data<T>();
+        const double total = blocked_sum(x.numel(), [in](std::int64_t i) { return static_cast<double>(in[i]); });
+        with_float(y.dtype(), [&]<class Y>() { *y.data<Y>() = static_cast<Y>(total); });
+    });
+}
+
+double sum_of_squares(const Tensor& x) {
+    double total = 0.0;
+    with_float(x.dtype(), [&]<class T>() {
+        const T* in = x.data<T>();
+        total = blocked_sum(x.numel(), [in](std::int64_t i) {
+            const double v = static_cast<double>(in[i]);
+            return v * v;
+        });
+    });
+    return total;
+}
+
+bool all_finite(const Tensor& x) {
+    // 0 * x is 0 for finite x and NaN otherwise, and NaN survives the sum.
+    double total = 0.0;
+    with_float(x.dtype(), [&]<class T>() {
+        const T* in = x.data<T>();
+        total = blocked_sum(x.numel(), [in](std::int64_t i) { return 0.0 * static_cast<double>(in[i]); });
+    });
+    return total == 0.0;
+}
+
+void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens) {
+    const std::int32_t* cu = cu_seqlens.data<std::int32_t>();
+    with_float(x.dtype(), [&]<class T>() {
+        for (std::int64_t b = 0; b < y.numel(); ++b) {
+            double s = 0.0;
+            for (std::int32_t t = cu[b]; t < cu[b + 1]; ++t) s += static_cast<double>(x.data<T>()[t]);
+            y.data<T>()[b] = static_cast<T>(s);
+        }
+    });
+}
+
+void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_seqlens, bool accumulate) {
+    const std::int32_t* cu = cu_seqlens.data<std::int32_t>();
+    with_float(dx.dtype(), [&]<class T>() {
+        T* out = dx.data<T>();
+        for (std::int64_t b = 0; b < dy.numel(); ++b)
+            for (std::int32_t t = cu[b]; t < cu[b + 1]; ++t)
+                out[t] = accumulate
+                             ? static_cast<T>(static_cast<acc_t<T>>(out[t]) + static_cast<acc_t<T>>(dy.data<T>()[b]))
+                             : dy.data<T>()[b];
+    });
+}
+
+}  // namespace uipe::tensor::cpu

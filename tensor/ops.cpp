@@ -1,0 +1,293 @@
+// Checks shapes and types, then hands over to the device's implementation.
+#include "tensor/ops.h"
+
+#include "tensor/cpu/cpu.h"
+
+namespace uipe::tensor {
+namespace {
+
+/// Throws unless `ok`, naming the op and the shapes and types of its operands.
+void check(bool ok, const char* op, const char* rule, std::initializer_list<const Tensor*> operands) {
+    if (ok) return;
+    std::string text = cat(op, ": ", rule, "; got");
+    for (const Tensor* t : operands)
+        text += t->defined() ? cat(" ", name_of(t->dtype()), to_string(t->shape())) : std::string(" none");
+    throw Error(text);
+}
+
+bool is_float(const Tensor& t) { return t.defined() && t.dtype() != DType::i32; }
+bool is_index(const Tensor& t) { return t.defined() && t.dtype() == DType::i32 && t.rank() == 1; }
+bool is_acc(const Tensor& t, const Tensor& of) { return t.defined() && t.dtype() == accumulator_of(of.dtype()); }
+bool alike(const Tensor& a, const Tensor& b) { return a.defined() && a.dtype() == b.dtype() && a.shape() == b.shape(); }
+
+void check_indices(const char* op, const Tensor& index, std::int64_t low, std::int64_t high) {
+    for (const std::int32_t* i = index.data<std::int32_t>(); i != index.data<std::int32_t>() + index.numel(); ++i)
+        require(low <= *i && *i < high, op, ": index ", *i, " at ", i - index.data<std::int32_t>(), " outside [", low,
+                ",", high, ")");
+}
+
+void check_cu_seqlens(const char* op, const Tensor& cu_seqlens, std::int64_t T) {
+    check(is_index(cu_seqlens) && cu_seqlens.numel() >= 1, op, "cu_seqlens is i32[B+1]", {&cu_seqlens});
+    const std::int32_t* cu = cu_seqlens.data<std::int32_t>();
+    const std::int64_t B = cu_seqlens.numel() - 1;
+    bool ok = cu[0] == 0 && cu[B] == T;
+    for (std::int64_t b = 0; b < B; ++b) ok = ok && cu[b] <= cu[b + 1];
+    require(ok, op, ": cu_seqlens must rise from 0 to T = ", T);
+}
+
+void check_attention(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
+                     std::int64_t D) {
+    const bool ok = is_float(q) && q.rank() == 2 && k.rank() == 2 && alike(k, v) && k.dtype() == q.dtype() &&
+                    k.dim(0) == q.dim(0) && D > 0 && q.dim(1) % D == 0 && k.dim(1) % D == 0 && k.dim(1) > 0 &&
+                    q.dim(1) % k.dim(1) == 0;
+    check(ok, op, "q[T,H*D], k and v[T,K*D], H a multiple of K", {&q, &k, &v});
+    check_cu_seqlens(op, cu_seqlens, q.dim(0));
+}
+
+void check_head(const char* op, const Tensor& hidden, const Tensor& w) {
+    check(is_float(hidden) && hidden.rank() == 2 && w.rank() == 2 && w.dtype() == hidden.dtype() &&
+              w.dim(1) == hidden.dim(1) && w.dim(0) > 0,
+          op, "hidden[T,C], w[V,C] of one type", {&hidden, &w});
+}
+
+bool is_rows(const Tensor& x, const Tensor& hidden) {
+    return is_acc(x, hidden) && x.rank() == 1 && x.dim(0) == hidden.dim(0);
+}
+
+void check_head_gradient(const char* op, const Tensor& dhidden, const Tensor& dw, const Tensor& hidden,
+                         const Tensor& w) {
+    check(
+        (!dhidden.defined() || alike(dhidden, hidden)) && (!dw.defined() || (is_acc(dw, w) && dw.shape() == w.shape())),
+        op, "dhidden like hidden, dw in the accumulator's type like w", {&dhidden, &dw, &hidden, &w});
+}
+
+}  // namespace
+
+void fill(const Tensor& y, double value) { cpu::fill(y, value); }
+
+void copy(const Tensor& y, const Tensor& x) {
+    check(is_float(y) && is_float(x) && y.shape() == x.shape(), "copy", "equal shapes, float types", {&y, &x});
+    cpu::copy(y, x);
+}
+
+void axpby(const Tensor& y, double a, const Tensor& x, double b) {
+    check(is_float(y) && is_float(x) && y.numel() == x.numel(), "axpby", "equal sizes, float types", {&y, &x});
+    cpu::axpby(y, a, x, b);
+}
+
+void mul(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate) {
+    check(is_float(y) && alike(y, a) && alike(y, b), "mul", "operands alike", {&y, &a, &b});
+    cpu::mul(y, a, b, accumulate);
+}
+
+void add(const Tensor& y, const Tensor& x, const Tensor& r) {
+    check(is_float(y) && alike(y, x) && alike(y, r), "add", "operands alike", {&y, &x, &r});
+    cpu::add(y, x, r);
+}
+
+void log_sigmoid(const Tensor& y, const Tensor& x) {
+    check(is_float(y) && alike(y, x), "log_sigmoid", "operands alike", {&y, &x});
+    cpu::log_sigmoid(y, x);
+}
+
+void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, bool accumulate) {
+    check(is_float(dx) && alike(dx, dy) && alike(dx, x), "log_sigmoid_backward", "operands alike", {&dx, &dy, &x});
+    cpu::log_sigmoid_backward(dx, dy, x, accumulate);
+}
+
+void sum(const Tensor& y, const Tensor& x) {
+    check(is_float(y) && is_float(x) && y.numel() == 1, "sum", "y[1], float types", {&y, &x});
+    cpu::sum(y, x);
+}
+
+double sum_of_squares(const Tensor& x) {
+    check(is_float(x), "sum_of_squares", "a float tensor", {&x});
+    return cpu::sum_of_squares(x);
+}
+
+bool all_finite(const Tensor& x) {
+    check(is_float(x), "all_finite", "a float tensor", {&x});
+    return cpu::all_finite(x);
+}
+
+void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens) {
+    check(is_float(x) && x.rank() == 1 && y.dtype() == x.dtype() && y.numel() == cu_seqlens.numel() - 1, "segment_sum",
+          "y[B], x[T], cu_seqlens[B+1]", {&y, &x, &cu_seqlens});
+    check_cu_seqlens("segment_sum", cu_seqlens, x.dim(0));
+    cpu::segment_sum(y, x, cu_seqlens);
+}
+
+void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_seqlens, bool accumulate) {
+    check(is_float(dx) && dx.rank() == 1 && dy.dtype() == dx.dtype() && dy.numel() == cu_seqlens.numel() - 1,
+          "segment_sum_backward", "dx[T], dy[B], cu_seqlens[B+1]", {&dx, &dy, &cu_seqlens});
+    check_cu_seqlens("segment_sum_backward", cu_seqlens, dx.dim(0));
+    cpu::segment_sum_backward(dx, dy, cu_seqlens, accumulate);
+}
+
+void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate) {
+    const bool ok = is_float(a) && a.rank() == 2 && b.rank() == 2 && y.rank() == 2 && a.dtype() == b.dtype() &&
+                    (y.dtype() == a.dtype() || is_acc(y, a)) && y.dim(0) == a.dim(transpose_a ? 1 : 0) &&
+                    y.dim(1) == b.dim(transpose_b ? 0 : 1) && a.dim(transpose_a ? 0 : 1) == b.dim(transpose_b ? 1 : 0);
+    check(ok, "matmul", transpose_a ? "y[M,N] = a[K,M]^T b" : "y[M,N] = a[M,K] b", {&y, &a, &b});
+    cpu::matmul(y, a, transpose_a, b, transpose_b, accumulate);
+}
+
+void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens) {
+    check(is_float(table) && table.rank() == 2 && is_index(tokens) && y.dtype() == table.dtype() &&
+              y.shape() == Shape{tokens.numel(), table.dim(1)},
+          "embedding", "y[T,C], table[V,C], tokens[T]", {&y, &table, &tokens});
+    check_indices("embedding", tokens, 0, table.dim(0));
+    cpu::embedding(y, table, tokens);
+}
+
+void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& tokens) {
+    check(is_acc(dtable, dy) && dtable.rank() == 2 && is_index(tokens) &&
+              dy.shape() == Shape{tokens.numel(), dtable.dim(1)},
+          "embedding_backward", "dtable[V,C], dy[T,C], tokens[T]", {&dtable, &dy, &tokens});
+    check_indices("embedding_backward", tokens, 0, dtable.dim(0));
+    cpu::embedding_backward(dtable, dy, tokens);
+}
+
+void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps) {
+    check(is_float(x) && x.rank() == 2 && alike(y, x) && w.dtype() == x.dtype() && w.shape() == Shape{x.dim(1)} &&
+              is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
+          "rmsnorm", "y and x[T,C], w[C], rstd[T]", {&y, &rstd, &x, &w});
+    cpu::rmsnorm(y, rstd, x, w, eps);
+}
+
+void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
+                      const Tensor& rstd, bool accumulate_dx) {
+    check(is_float(x) && x.rank() == 2 && alike(dy, x) && (!dx.defined() || alike(dx, x)) && w.dtype() == x.dtype() &&
+              w.shape() == Shape{x.dim(1)} && (!dw.defined() || (is_acc(dw, x) && dw.shape() == w.shape())) &&
+              is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
+          "rmsnorm_backward", "dx, dy and x[T,C], w and dw[C], rstd[T]", {&dx, &dw, &dy, &x, &w, &rstd});
+    cpu::rmsnorm_backward(dx, dw, dy, x, w, rstd, accumulate_dx);
+}
+
+void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) {
+    check(is_float(y) && alike(y, gate) && alike(y, up), "swiglu", "operands alike", {&y, &gate, &up});
+    cpu::swiglu(y, gate, up);
+}
+
+void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, const Tensor& gate, const Tensor& up,
+                     bool accumulate_gate, bool accumulate_up) {
+    check(is_float(dy) && alike(dgate, dy) && alike(dup, dy) && alike(gate, dy) && alike(up, dy), "swiglu_backward",
+          "operands alike", {&dgate, &dup, &dy, &gate, &up});
+    cpu::swiglu_backward(dgate, dup, dy, gate, up, accumulate_gate, accumulate_up);
+}
+
+void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_t head_dim, double theta, bool inverse,
+          bool accumulate) {
+    check(is_float(x) && x.rank() == 2 && alike(y, x) && is_index(positions) && positions.numel() == x.dim(0) &&
+              head_dim > 0 && head_dim % 2 == 0 && x.dim(1) % head_dim == 0,
+          "rope", "y and x[T,heads*D], positions[T], D even", {&y, &x, &positions});
+    cpu::rope(y, x, positions, head_dim, theta, inverse, accumulate);
+}
+
+void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
+               const Tensor& cu_seqlens, std::int64_t head_dim) {
+    check_attention("attention", q, k, v, cu_seqlens, head_dim);
+    check(alike(out, q) && is_acc(lse, q) && lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim}, "attention",
+          "out like q, lse[T,H]", {&out, &lse, &q});
+    cpu::attention(out, lse, q, k, v, cu_seqlens, head_dim);
+}
+
+void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
+                        const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                        const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
+                        bool accumulate_v) {
+    check_attention("attention_backward", q, k, v, cu_seqlens, head_dim);
+    check(alike(dq, q) && alike(dk, k) && alike(dv, v) && alike(dout, q) && alike(out, q) && is_acc(lse, q) &&
+              lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim},
+          "attention_backward", "gradients like their tensors, lse[T,H]", {&dq, &dk, &dv, &dout, &out, &lse});
+    cpu::attention_backward(dq, dk, dv, dout, q, k, v, out, lse, cu_seqlens, head_dim, accumulate_q, accumulate_k,
+                            accumulate_v);
+}
+
+void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k, const Tensor& cache_v,
+                      const Tensor& slots, const Tensor& lengths, std::int64_t head_dim) {
+    const bool ok = is_float(q) && q.rank() == 2 && alike(out, q) && alike(cache_k, cache_v) && cache_k.rank() == 3 &&
+                    cache_k.dtype() == q.dtype() && head_dim > 0 && cache_k.dim(2) % head_dim == 0 &&
+                    cache_k.dim(2) > 0 && q.dim(1) % cache_k.dim(2) == 0 && is_index(slots) && is_index(lengths) &&
+                    slots.numel() == q.dim(0) && lengths.numel() == q.dim(0);
+    check(ok, "attention_decode", "q[B,H*D], caches[S,capacity,K*D], slots[B], lengths[B]",
+          {&out, &q, &cache_k, &cache_v, &slots, &lengths});
+    check_indices("attention_decode slots", slots, 0, cache_k.dim(0));
+    check_indices("attention_decode lengths", lengths, 1, cache_k.dim(1) + 1);
+    cpu::attention_decode(out, q, cache_k, cache_v, slots, lengths, head_dim);
+}
+
+void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions) {
+    check(is_float(x) && x.rank() == 2 && cache.rank() == 3 && cache.dtype() == x.dtype() && cache.dim(2) == x.dim(1) &&
+              is_index(slots) && is_index(positions) && slots.numel() == x.dim(0) && positions.numel() == x.dim(0),
+          "cache_write", "cache[S,capacity,K*D], x[T,K*D], slots[T], positions[T]", {&cache, &x, &slots, &positions});
+    check_indices("cache_write slots", slots, 0, cache.dim(0));
+    check_indices("cache_write positions", positions, 0, cache.dim(1));
+    cpu::cache_write(cache, x, slots, positions);
+}
+
+void token_logprob(const Tensor& logp, const Tensor& lse, const Tensor& hidden, const Tensor& w, const Tensor& targets,
+                   const Tensor& argmax) {
+    check_head("token_logprob", hidden, w);
+    check(is_rows(logp, hidden) && is_rows(lse, hidden) && is_index(targets) && targets.numel() == hidden.dim(0) &&
+              (!argmax.defined() || (is_index(argmax) && argmax.numel() == hidden.dim(0))),
+          "token_logprob", "logp, lse, targets and argmax [T]", {&logp, &lse, &hidden, &targets, &argmax});
+    check_indices("token_logprob targets", targets, -1, w.dim(0));
+    cpu::token_logprob(logp, lse, hidden, w, targets, argmax);
+}
+
+void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
+                            const Tensor& w, const Tensor& targets, const Tensor& lse, bool accumulate_hidden) {
+    check_head("token_logprob_backward", hidden, w);
+    check_head_gradient("token_logprob_backward", dhidden, dw, hidden, w);
+    check(is_rows(dlogp, hidden) && is_rows(lse, hidden) && is_index(targets) && targets.numel() == hidden.dim(0),
+          "token_logprob_backward", "dlogp, lse and targets [T]", {&dlogp, &lse, &hidden, &targets});
+    cpu::token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, lse, accumulate_hidden);
+}
+
+void token_kl(const Tensor& kl, const Tensor& lse, const Tensor& lse_ref, const Tensor& hidden, const Tensor& w,
+              const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask) {
+    check_head("token_kl", hidden, w);
+    check_head("token_kl reference", hidden_ref, w_ref);
+    check(is_rows(kl, hidden) && is_rows(lse, hidden) && is_rows(lse_ref, hidden) &&
+              hidden_ref.dtype() == hidden.dtype() && hidden_ref.dim(0) == hidden.dim(0) && w_ref.dim(0) == w.dim(0) &&
+              (!mask.defined() || (is_index(mask) && mask.numel() == hidden.dim(0))),
+          "token_kl", "kl, lse, lse_ref and mask [T]; one type, one T and one V on both sides",
+          {&kl, &lse, &lse_ref, &hidden, &w, &hidden_ref, &w_ref, &mask});
+    cpu::token_kl(kl, lse, lse_ref, hidden, w, hidden_ref, w_ref, mask);
+}
+
+void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
+                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& lse,
+                       const Tensor& lse_ref, const Tensor& mask, bool accumulate_hidden) {
+    check_head("token_kl_backward", hidden, w);
+    check_head("token_kl_backward reference", hidden_ref, w_ref);
+    check_head_gradient("token_kl_backward", dhidden, dw, hidden, w);
+    check(is_rows(dkl, hidden) && is_rows(lse, hidden) && is_rows(lse_ref, hidden) &&
+              hidden_ref.dim(0) == hidden.dim(0) && w_ref.dim(0) == w.dim(0),
+          "token_kl_backward", "dkl, lse and lse_ref [T]", {&dkl, &lse, &lse_ref, &hidden, &hidden_ref});
+    cpu::token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, lse, lse_ref, mask, accumulate_hidden);
+}
+
+void logits(const Tensor& out, const Tensor& hidden, const Tensor& w) { matmul(out, hidden, false, w, true); }
+
+void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
+           const AdamWStep& step) {
+    check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && alike(m, master) &&
+              alike(v, master) && alike(grad, master),
+          "adamw", "master, m, v and grad alike, in the accumulator's type of param", {&param, &master, &m, &v, &grad});
+    cpu::adamw(param, master, m, v, grad, step);
+}
+
+void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha) {
+    check(is_float(y) && is_float(x_u) && is_float(x_0) && y.shape() == x_u.shape() && y.shape() == x_0.shape(),
+          "extrapolate", "equal shapes, float types", {&y, &x_u, &x_0});
+    cpu::extrapolate(y, x_u, x_0, alpha);
+}
+
+void fill_normal(const Tensor& y, double std, std::uint64_t seed, std::uint64_t stream) {
+    check(is_float(y), "fill_normal", "a float tensor", {&y});
+    cpu::fill_normal(y, std, seed, stream);
+}
+
+}  // namespace uipe::tensor

@@ -1,0 +1,29 @@
+// Work split over OpenMP threads. A kernel may split only over independent outputs and must keep each sum in an order
+// that the shapes alone decide, so that every thread count gives the same bits.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace uipe::tensor {
+
+/// Sets the number of threads of every later kernel (oneDNN's included). 0 means all cores.
+inline void set_num_threads(int threads) { omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs()); }
+inline int num_threads() { return omp_get_max_threads(); }
+
+/// Calls body(begin, end) on disjoint ranges that cover [0, n), each of at least `grain` items where n allows.
+template <class Body>
+void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
+    if (n <= 0) return;
+    const std::int64_t parts = std::min<std::int64_t>(num_threads(), (n + grain - 1) / grain);
+    if (parts <= 1 || omp_in_parallel()) {
+        body(std::int64_t{0}, n);
+        return;
+    }
+#pragma omp parallel for num_threads(static_cast <int>(parts)) schedule(static, 1)
+    for (std::int64_t part = 0; part < parts; ++part) body(n * part / parts, n * (part + 1) / parts);
+}
+
+}  // namespace uipe::tensor

@@ -1,0 +1,77 @@
+#include "unlearn/run_folder.h"
+
+#include <cstdio>
+#include <sstream>
+
+#include "tensor/base/json.h"
+
+namespace uipe::unlearn {
+namespace {
+
+/// What may differ between a run and its resumption: it changes no result.
+constexpr const char* free_keys[] = {"resume", "overwrite", "threads",         "stop_after",
+                                     "json",   "config",    "checkpoint_steps"};
+
+Json comparable(Json config) {
+    for (const char* key : free_keys) config.erase(key);
+    return config;
+}
+
+/// "lr is 0.001 there, 0.002 here" for the first value that differs.
+std::string difference(const Json& there, const Json& here) {
+    for (const auto& [key, value] : here.items()) {
+        const std::string was = there.contains(key) ? there[key].dump() : "not set";
+        if (was != value.dump()) return cat(key, " is ", was, " there and ", value.dump(), " here");
+    }
+    return "values differ";
+}
+
+}  // namespace
+
+RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume, bool overwrite)
+    : path_(std::move(path)) {
+    const Json config = parse_json(config_text, "run configuration");
+    const fs::path file = path_ / "config.json";
+    if (resume) {
+        require_input(fs::exists(file), path_.string(), ": there is no run to resume; leave --resume out to start one");
+        const Json there = read_json(file);
+        require_input(
+            there.is_object() && comparable(there) == comparable(config), path_.string(),
+            ": cannot resume with other settings: ",
+            there.is_object() ? difference(comparable(there), comparable(config)) : "config.json is no object");
+        return;
+    }
+    if (fs::exists(path_) && !(fs::is_directory(path_) && fs::is_empty(path_))) {
+        require_input(overwrite, path_.string(), ": exists already; choose another --out, or --resume, or --overwrite");
+        require_input(fs::exists(file), path_.string(),
+                      ": is no run folder, so --overwrite leaves it alone; choose another --out");
+        fs::remove_all(path_);
+    }
+    fs::create_directories(path_);
+    write_json(file, config);
+}
+
+void RunFolder::rewind_metrics(std::int64_t step) const {
+    const fs::path file = path_ / "metrics.jsonl";
+    if (!fs::exists(file)) return;
+    std::istringstream lines(read_file(file));
+    std::string kept;
+    std::int64_t n = 0;
+    for (std::string line; n < step && std::getline(lines, line); ++n) kept += line + "\n";
+    write_file(file, kept);
+}
+
+void RunFolder::append(const StepInfo& info) const {
+    const fs::path file = path_ / "metrics.jsonl";
+    std::FILE* out = std::fopen(file.c_str(), "a");
+    require(out != nullptr, file.string(), ": cannot append");
+    const double rate = info.seconds > 0 ? static_cast<double>(info.tokens) / info.seconds : 0.0;
+    std::fprintf(out,
+                 "{\"step\":%lld,\"epoch\":%lld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,\"tokens\":%lld,\"tok_per_"
+                 "s\":%.0f}\n",
+                 static_cast<long long>(info.step), static_cast<long long>(info.epoch), info.loss, info.lr,
+                 info.grad_norm, static_cast<long long>(info.tokens), rate);
+    require(std::fclose(out) == 0, file.string(), ": cannot write");
+}
+
+}  // namespace uipe::unlearn

@@ -1,0 +1,27 @@
+#include "unlearn/selection.h"
+
+#include "tensor/base/error.h"
+
+namespace uipe::unlearn {
+
+Selection select(const std::vector<Candidate>& candidates, double floor) {
+    require(!candidates.empty(), "nothing to select from");
+    Selection best;
+    bool found = false;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        if (candidates[i].model_utility < floor) continue;
+        if (found && candidates[i].forget_quality <= candidates[best.index].forget_quality) continue;
+        best.index = i;
+        found = true;
+    }
+    if (found) {
+        best.reason = cat("best forget quality with model utility at least ", floor);
+        return best;
+    }
+    for (std::size_t i = 1; i < candidates.size(); ++i)
+        if (candidates[i].model_utility > candidates[best.index].model_utility) best.index = i;
+    best.reason = cat("no candidate keeps a model utility of ", floor, "; this one keeps most");
+    return best;
+}
+
+}  // namespace uipe::unlearn

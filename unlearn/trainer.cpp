@@ -1,0 +1,145 @@
+#include "unlearn/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "llama/logprobs.h"
+#include "tensor/base/json.h"
+#include "tensor/ops.h"
+
+namespace uipe::unlearn {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double targets_of(const llama::Sequence& s) {
+    return static_cast<double>(s.ids.size()) - static_cast<double>(s.first_target);
+}
+
+}  // namespace
+
+Trainer::Trainer(llama::Llama& model, const llama::Llama* reference, const Objective& objective, TrainData data,
+                 const TrainerOptions& options)
+    : model_(model),
+      reference_(reference),
+      objective_(objective),
+      data_(std::move(data)),
+      options_(options),
+      parameters_(model.parameters()),
+      optimizer_(parameters_, options.adamw) {
+    require_input(!data_.rows.empty(), objective.unlearns ? "the forget set is empty" : "there is no training data");
+    require_input(!objective.retain || !data_.retain.empty(), objective.title,
+                  " needs retain rows; give --retain FILE");
+    require((!objective.reference_model && !objective.reference_rows) || reference != nullptr, objective.title,
+            " needs the initial model");
+    if (options_.micro_batch <= 0) options_.micro_batch = options_.batch_size;
+    const auto rows = static_cast<std::int64_t>(data_.rows.size());
+    const auto wanted = static_cast<std::int64_t>(std::llround(options_.replay_ratio * static_cast<double>(rows)));
+    rows_per_epoch_ = rows + std::min(wanted, static_cast<std::int64_t>(data_.replay.size()));
+    steps_per_epoch_ = (rows_per_epoch_ + options_.batch_size - 1) / options_.batch_size;
+    warmup_steps_ = std::llround(options_.warmup_epochs * static_cast<double>(steps_per_epoch_));
+    if (objective.reference_rows)
+        for (const auto& logprobs : llama::token_logprobs(*reference, data_.rows))
+            reference_logp_.push_back(std::accumulate(logprobs.begin(), logprobs.end(), 0.0));
+}
+
+const llama::Sequence& Trainer::row(std::int64_t index) const {
+    const auto rows = static_cast<std::int64_t>(data_.rows.size());
+    return index < rows ? data_.rows[static_cast<std::size_t>(index)]
+                        : data_.replay[static_cast<std::size_t>(index - rows)];
+}
+
+const llama::Sequence& Trainer::retain_for(std::int64_t index, std::int64_t epoch) const {
+    const auto n = static_cast<std::int64_t>(data_.retain.size());
+    return data_.retain[static_cast<std::size_t>(paired_row(n, options_.seed, epoch, index))];
+}
+
+MicroBatch Trainer::micro_batch(const std::vector<std::int64_t>& order, std::size_t begin, std::size_t end,
+                                std::int64_t epoch) const {
+    std::vector<llama::Sequence> forget;
+    std::vector<llama::Sequence> retain;
+    std::vector<double> logp;
+    for (std::size_t i = begin; i < end; ++i) {
+        forget.push_back(row(order[i]));
+        if (objective_.retain) retain.push_back(retain_for(order[i], epoch));
+        if (objective_.reference_rows) logp.push_back(reference_logp_[static_cast<std::size_t>(order[i])]);
+    }
+    MicroBatch batch;
+    batch.forget = llama::pack(forget);
+    if (objective_.retain) batch.retain = llama::pack(retain);
+    if (objective_.reference_rows) batch.reference_logp = Tensor::from(logp).to(tensor::accumulator_of(model_.dtype()));
+    return batch;
+}
+
+StepTotals Trainer::totals(const std::vector<std::int64_t>& order, std::size_t begin, std::size_t end,
+                           std::int64_t epoch) const {
+    StepTotals t;
+    for (std::size_t i = begin; i < end; ++i) {
+        t.forget_rows += 1.0;
+        t.forget_targets += targets_of(row(order[i]));
+        if (!objective_.retain) continue;
+        const llama::Sequence& retain = retain_for(order[i], epoch);
+        t.retain_targets += targets_of(retain);
+        t.retain_positions += static_cast<double>(retain.ids.size()) - 1.0;
+    }
+    return t;
+}
+
+StepInfo Trainer::run_step() {
+    const auto start = std::chrono::steady_clock::now();
+    StepInfo info;
+    info.steps = total_steps();
+    const std::int64_t index = step();
+    const std::int64_t epoch = index / steps_per_epoch_;
+    if (order_epoch_ != epoch) {
+        const auto rows = static_cast<std::int64_t>(data_.rows.size());
+        order_ = epoch_order(rows, static_cast<std::int64_t>(data_.replay.size()), rows_per_epoch_ - rows,
+                             options_.shuffle, options_.seed, epoch);
+        order_epoch_ = epoch;
+    }
+    const auto begin = static_cast<std::size_t>(index % steps_per_epoch_ * options_.batch_size);
+    const std::size_t end = std::min(begin + static_cast<std::size_t>(options_.batch_size), order_.size());
+    const StepTotals all = totals(order_, begin, end, epoch);
+    for (std::size_t at = begin; at < end; at += static_cast<std::size_t>(options_.micro_batch)) {
+        const MicroBatch batch =
+            micro_batch(order_, at, std::min(end, at + static_cast<std::size_t>(options_.micro_batch)), epoch);
+        const Variable loss = objective_.loss(Terms(model_, reference_, batch, all, options_.objective));
+        info.loss += loss.value().item();
+        info.tokens += batch.forget.T + batch.retain.T;
+        autograd::backward(loss);
+    }
+    info.grad_norm = nn::global_grad_norm(parameters_);
+    require(std::isfinite(info.loss) && std::isfinite(info.grad_norm), "step ", index + 1, ": loss ", info.loss,
+            ", gradient norm ", info.grad_norm, "; a smaller --lr, or --max-grad-norm 1, may keep them finite");
+    info.lr = options_.lr * nn::schedule_factor(options_.schedule, index, warmup_steps_, info.steps);
+    optimizer_.step(info.lr, nn::clip_scale(info.grad_norm, options_.max_grad_norm));
+    info.step = index + 1;
+    info.epoch = epoch + 1;
+    info.seconds = seconds_since(start);
+    return info;
+}
+
+void Trainer::save(const fs::path& folder) const {
+    write_folder(folder, [&](const fs::path& temporary) {
+        llama::write_safetensors(temporary / "state.safetensors", optimizer_.state());
+        write_json(temporary / "state.json", Json{{"step", step()}, {"steps_per_epoch", steps_per_epoch_}});
+    });
+}
+
+void Trainer::load(const fs::path& folder) {
+    const Json state = read_json(folder / "state.json");
+    const bool ok = state.is_object() && state.contains("step") && state["step"].is_number_unsigned() &&
+                    state.contains("steps_per_epoch") && state["steps_per_epoch"].is_number_unsigned();
+    require_input(ok, (folder / "state.json").string(), ": needs the numbers \"step\" and \"steps_per_epoch\"");
+    require_input(state["steps_per_epoch"].get<std::int64_t>() == steps_per_epoch_, folder.string(),
+                  ": was saved with ", state["steps_per_epoch"].dump(), " steps an epoch, this run has ",
+                  steps_per_epoch_, "; resume with the same data and --batch-size");
+    optimizer_.load_state(llama::read_safetensors(folder / "state.safetensors"), state["step"].get<std::int64_t>());
+    for (const nn::Parameter& p : parameters_) p.variable.zero_grad();
+}
+
+}  // namespace uipe::unlearn
