@@ -1,1 +1,3 @@
-int main() { return 0; }
+#include "unlearn/cli/command.h"
+
+int main(int argc, char** argv) { return uipe::unlearn::run_program(argc, argv); }

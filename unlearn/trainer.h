@@ -43,8 +43,9 @@ struct StepInfo {
 
 class Trainer {
 public:
-    /// `reference` is the initial model, for objectives that need it; the caller keeps both alive. The model's weights
-    /// are changed in place. InputError when the data lacks what the objective needs.
+    /// `reference` is the initial model, for objectives that need it; the caller keeps both models alive, except that a
+    /// reference read for its rows alone is not needed after construction. The model's weights are changed in place.
+    /// InputError when the data lacks what the objective needs.
     Trainer(llama::Llama& model, const llama::Llama* reference, const Objective& objective, TrainData data,
             const TrainerOptions& options);
 

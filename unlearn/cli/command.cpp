@@ -1,0 +1,161 @@
+#include "unlearn/cli/command.h"
+
+#include <cstdio>
+#include <set>
+
+#include "tensor/parallel.h"
+#include "unlearn/progress.h"
+
+namespace uipe::unlearn {
+namespace {
+
+/// "{--lr 1e-5}" from {"lr": 1e-5}, for keys that the command line does not set itself.
+void append_option(std::vector<std::string>& arguments, const std::string& key, const Json& value,
+                   const std::string& file) {
+    std::string flag = "--" + key;
+    for (char& c : flag)
+        if (c == '_') c = '-';
+    for (const std::string& given : arguments)
+        if (given == flag || given.starts_with(flag + "=")) return;
+    const auto text = [&](const Json& item) {
+        require_input(item.is_primitive(), file, ": \"", key,
+                      "\" must be a number, a text, true, false or a list of those");
+        return item.is_string() ? item.get<std::string>() : item.dump();
+    };
+    if (value.is_null() || (value.is_boolean() && !value.get<bool>()) || (value.is_string() && value.empty())) return;
+    if (value.is_string() && value.get<std::string>().empty()) return;
+    if (value.is_array() && value.empty()) return;
+    arguments.push_back(flag);
+    if (value.is_boolean()) return;
+    if (value.is_array())
+        for (const Json& item : value) arguments.push_back(text(item));
+    else
+        arguments.push_back(text(value));
+}
+
+/// Puts the options of `--config FILE` behind the arguments; flags already there win.
+std::vector<std::string> with_config_file(std::vector<std::string> arguments) {
+    std::string file;
+    for (std::size_t i = 0; i < arguments.size(); ++i) {
+        if (arguments[i] == "--config" && i + 1 < arguments.size()) file = arguments[i + 1];
+        if (arguments[i].starts_with("--config=")) file = arguments[i].substr(9);
+    }
+    if (file.empty()) return arguments;
+    const Json config = read_json(file);
+    require_input(config.is_object(), file, ": must hold a JSON object of options");
+    const std::set<std::string> not_options{"command", "config", "resume", "overwrite"};
+    for (const auto& [key, value] : config.items())
+        if (!not_options.contains(key)) append_option(arguments, key, value, file);
+    return arguments;
+}
+
+/// CLI11's message in our form: one line, and where help is.
+std::string one_line(const CLI::App& app, const std::string& message) {
+    std::string line = message.substr(0, message.find('\n'));
+    std::string command = "uipe";
+    for (const CLI::App* sub : app.get_subcommands()) command += " " + sub->get_name();
+    return cat(line, " (", command, " --help lists the options)");
+}
+
+void parse(std::vector<std::string> arguments) {
+    CLI::App app{
+        "Fine-tune, unlearn, extrapolate and evaluate LLaMA models on the TOFU benchmark.\n"
+        "Start with: uipe demo. Every command explains itself: uipe COMMAND --help.",
+        "uipe"};
+    app.require_subcommand(1);
+    app.get_formatter()->column_width(36);
+    for (const auto add : {add_demo, add_world, add_train, add_unlearn, add_extrapolate, add_eval, add_score,
+                           add_logprobs, add_generate, add_tokenize, add_convert, add_inspect, add_report})
+        add(app);
+    arguments = with_config_file(std::move(arguments));
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+    try {
+        app.parse(arguments);
+    } catch (const CLI::CallForHelp&) {
+        const auto subs = app.get_subcommands();
+        std::fputs((subs.empty() ? &app : subs.front())->help().c_str(), stdout);
+    } catch (const CLI::ParseError& e) {
+        throw InputError(one_line(app, e.what()));
+    }
+}
+
+Json typed(const std::string& text, const std::string& type) {
+    if (type.find("TEXT") != std::string::npos || text.empty()) return text;
+    const Json value = Json::parse(text, nullptr, false);
+    return value.is_discarded() ? Json(text) : value;
+}
+
+}  // namespace
+
+tensor::DType Common::type() const {
+    if (dtype == "bf16") return tensor::DType::bf16;
+    require_input(dtype == "f32", "unknown --dtype '", dtype, "'; known: f32, bf16");
+    return tensor::DType::f32;
+}
+
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what,
+                      const std::shared_ptr<Common>& common, const std::function<Json(const CLI::App&)>& run) {
+    CLI::App* command = app.add_subcommand(name, what);
+    command->option_defaults()->always_capture_default();
+    const std::string group = "Common options";
+    command->add_option("--device", common->device, "Where to compute: cpu")->group(group);
+    command->add_option("--dtype", common->dtype, "Weights and activations: f32 or bf16 (masters stay f32)")
+        ->group(group);
+    command->add_option("--seed", common->seed, "Seed of every random number")->group(group);
+    command->add_option("--threads", common->threads, "Processor threads; 0: all")->group(group);
+    command->add_flag("--json", common->json, "Print the result as JSON on standard output")->group(group);
+    command->add_option("--config", common->config, "JSON file of options; flags override it")->group(group);
+    command->callback([command, common, run] {
+        require_input(common->device == "cpu", "--device ", common->device, ": this build has only cpu");
+        require_input(common->threads >= 0 && common->threads <= 1024, "--threads must be between 0 and 1024");
+        common->type();
+        tensor::set_num_threads(common->threads);
+        const Json result = run(*command);
+        if (common->json && !result.is_null())
+            std::printf("%s\n", result.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+        std::fflush(stdout);
+    });
+    return command;
+}
+
+Json config_of(const CLI::App& command) {
+    Json out{{"command", command.get_name()}};
+    for (const CLI::Option* option : command.get_options()) {
+        std::string name = option->get_name();
+        name = name.substr(std::min(name.find_first_not_of('-'), name.size()));
+        if (name.empty() || name == "help") continue;
+        for (char& c : name)
+            if (c == '-') c = '_';
+        if (option->get_expected_min() == 0 && option->get_type_size() == 0) {
+            out[name] = option->count() > 0;
+        } else if (option->get_expected_max() > 1) {
+            Json list = Json::array();
+            for (const std::string& item : option->results()) list.push_back(typed(item, option->get_type_name()));
+            out[name] = list;
+        } else {
+            out[name] = typed(option->count() > 0 ? option->results().back() : option->get_default_str(),
+                              option->get_type_name());
+        }
+    }
+    return out;
+}
+
+void run_command(const std::vector<std::string>& arguments) { parse(arguments); }
+
+int run_program(int argc, char** argv) {
+    try {
+        parse(std::vector<std::string>(argv + 1, argv + argc));
+        return 0;
+    } catch (const InputError& e) {
+        say(cat("uipe: ", e.what()));
+        return 2;
+    } catch (const std::bad_alloc&) {
+        say("uipe: out of memory; a smaller --micro-batch or model needs less");
+        return 1;
+    } catch (const std::exception& e) {
+        say(cat("uipe: ", e.what()));
+        return 1;
+    }
+}
+
+}  // namespace uipe::unlearn

@@ -1,0 +1,56 @@
+// The frame of a command: its options, those all commands share, and its run.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tensor/base/json.h"
+#include "tensor/tensor.h"
+
+namespace uipe::unlearn {
+
+/// Options that every command takes.
+struct Common {
+    std::string device = "cpu";
+    std::string dtype = "f32";
+    std::uint64_t seed = 42;
+    int threads = 0;
+    bool json = false;
+    std::string config;
+
+    tensor::DType type() const;
+};
+
+/// Adds a command with the common options. `run` is called after a successful parse; it returns the JSON result that
+/// --json prints (null: the command has printed for itself).
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what,
+                      const std::shared_ptr<Common>& common, const std::function<Json(const CLI::App& command)>& run);
+
+/// Every option of a parsed command with its value, defaults included, under the option's name with '_' for '-'; typed
+/// as the option is. It reads back through --config.
+Json config_of(const CLI::App& command);
+
+void add_train(CLI::App& app);
+void add_unlearn(CLI::App& app);
+void add_extrapolate(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_score(CLI::App& app);
+void add_logprobs(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_convert(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_world(CLI::App& app);
+void add_demo(CLI::App& app);
+void add_report(CLI::App& app);
+
+/// Runs one command line, without the program's name, as main does, but throws. For commands that call others.
+void run_command(const std::vector<std::string>& arguments);
+
+/// The whole program: parses, runs, prints errors in one line. Returns the exit code: 0; 1 for a failure; 2 for bad
+/// input.
+int run_program(int argc, char** argv);
+
+}  // namespace uipe::unlearn

@@ -1,0 +1,200 @@
+// uipe extrapolate.
+#include <cmath>
+
+#include "llama/weights.h"
+#include "unlearn/cli/command.h"
+#include "unlearn/cli/evaluation_options.h"
+#include "unlearn/extrapolate.h"
+#include "unlearn/progress.h"
+#include "unlearn/selection.h"
+
+namespace uipe::unlearn {
+namespace {
+
+struct Arguments {
+    fs::path base, unlearned, out;
+    std::int64_t epoch = -1;
+    std::vector<std::string> alpha{"1"};
+    double utility_floor = 0.9;
+    bool no_models = false;
+    EvalSettings evaluation;
+};
+
+// "auto" tries these and takes the best by the rule of epoch selection.
+const std::vector<double> ladder{0.25, 0.5, 1.0, 2.0, 4.0};
+
+/// The shortest text that reads back as the number: 0.5, 1, 0.25.
+std::string short_text(double x) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%g", x);
+    return text;
+}
+
+double number(const std::string& text) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    require_input(!text.empty() && *end == '\0' && std::isfinite(value), "--alpha ", text,
+                  ": is no number; give numbers, or auto");
+    return value;
+}
+
+/// Fills in what a run folder of `uipe unlearn` knows: base, epoch, evaluation, where to write.
+void read_run(Arguments& a) {
+    const Json config = read_json(a.unlearned / "config.json");
+    const auto text = [&](const char* key) {
+        return config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : std::string();
+    };
+    require_input(text("command") == "unlearn", a.unlearned.string(), ": is no run of uipe unlearn");
+    if (a.base.empty()) a.base = text("model");
+    if (a.evaluation.tofu.empty() && !text("tofu").empty()) {
+        a.evaluation.tofu = text("tofu");
+        a.evaluation.split = text("split");
+        a.evaluation.retain_log = text("retain_log");
+        a.evaluation.protocol = text("protocol");
+        a.evaluation.form = text("template");
+        if (config.contains("eval_rows") && config["eval_rows"].is_number_integer())
+            a.evaluation.max_rows = config["eval_rows"].get<std::int64_t>();
+        if (config.contains("eval_tokens") && config["eval_tokens"].is_number_integer())
+            a.evaluation.max_new_tokens = config["eval_tokens"].get<std::int64_t>();
+    }
+    if (a.out.empty()) a.out = a.unlearned / "extrapolations";
+    if (a.epoch < 0) {
+        const fs::path file = a.unlearned / "selection.json";
+        require_input(fs::exists(file), file.string(), ": is missing; say which --epoch to extrapolate");
+        const Json selection = read_json(file);
+        require_input(selection.contains("epoch") && selection["epoch"].is_number_integer(), file.string(),
+                      ": has no \"epoch\"");
+        a.epoch = selection["epoch"].get<std::int64_t>();
+    }
+    a.unlearned = a.unlearned / "epochs" / std::to_string(a.epoch) / "model";
+}
+
+class Extrapolation {
+public:
+    Extrapolation(const Arguments& a, const Common& common) : a_(a), dtype_(common.type()) {
+        config_ = llama::read_config(a.unlearned);
+        unlearned_ = load_weights(a.unlearned, config_);
+        initial_ = load_weights(a.base, llama::read_config(a.base));
+        if (!a.evaluation.tofu.empty()) evaluation_.emplace(a.evaluation);
+        warn_about_bf16();
+    }
+
+    /// Makes the model of one alpha in `folder` and evaluates it. `whole_folder`: the folder is the model's own;
+    /// otherwise the model goes to folder/model, or nowhere with --no-models.
+    Json point(double alpha, const fs::path& folder, bool whole_folder) {
+        llama::StateDict weights = extrapolated(unlearned_, initial_, alpha);
+        const llama::Tokenizer tokenizer = llama::Tokenizer::load(a_.unlearned);
+        Json result{{"alpha", alpha}, {"factor_from_base", 1.0 + alpha}, {"out", folder.string()}};
+        if (a_.epoch >= 0) result["epoch"] = a_.epoch;
+        std::optional<eval::EvalLog> log;
+        if (evaluation_) {
+            llama::StateDict computed;
+            for (const auto& [name, w] : weights) computed[name] = w.to(dtype_);
+            const llama::Llama model(config_, computed);
+            log = evaluation_->run(model, tokenizer, cat(folder.string(), " evaluation"));
+            const eval::Scores scores = evaluation_->score(*log);
+            say(cat(folder.string(), ": ", score_line(scores)));
+            for (const auto& [name, value] : scores) result["scores"][name] = value;
+        }
+        if (whole_folder) llama::write_model(folder, config_, weights, tokenizer.file());
+        const auto fill = [&](const fs::path& to) {
+            if (!whole_folder && !a_.no_models) llama::write_model(to / "model", config_, weights, tokenizer.file());
+            if (log) evaluation_->write(to, *log);
+            Json note = result;
+            note.erase("scores");
+            write_json(to / "extrapolation.json", note);
+        };
+        if (whole_folder)
+            fill(folder);
+        else
+            write_folder(folder, fill);
+        return result;
+    }
+
+    double update_share() const {
+        const UpdateNorm n = update_norm(unlearned_, initial_);
+        return n.initial > 0 ? n.update / n.initial : 0.0;
+    }
+
+private:
+    void warn_about_bf16() const {
+        if (unlearned_.begin()->second.dtype() != tensor::DType::bf16) return;
+        std::int64_t moved = 0;
+        std::int64_t all = 0;
+        for (const auto& [name, w] : unlearned_) {
+            const auto found = initial_.find(name);
+            if (found == initial_.end() || found->second.shape() != w.shape()) return;  // extrapolated() says it better
+            const auto x = w.to(tensor::DType::f32).to_vector<float>();
+            const auto y = found->second.to(tensor::DType::f32).to_vector<float>();
+            for (std::size_t i = 0; i < x.size(); ++i) moved += x[i] != y[i] ? 1 : 0;
+            all += w.numel();
+        }
+        say(cat("note: the unlearned weights are bf16: ", 100 * moved / std::max<std::int64_t>(1, all),
+                " % of them differ from the base at all, so the direction is coarse; f32 folders (--save-dtype f32) "
+                "keep it exact"));
+    }
+
+    const Arguments& a_;
+    tensor::DType dtype_;
+    llama::Config config_;
+    llama::StateDict unlearned_, initial_;
+    std::optional<Evaluation> evaluation_;
+};
+
+Json run(Arguments a, const Common& common) {
+    if (fs::exists(a.unlearned / "epochs")) read_run(a);
+    require_input(!a.base.empty(), "give --base DIR: the model before unlearning");
+    require_input(!a.out.empty(), "give --out DIR");
+    const bool choose = a.alpha == std::vector<std::string>{"auto"};
+    std::vector<double> alphas = ladder;
+    if (!choose) {
+        alphas.clear();
+        for (const std::string& text : a.alpha) alphas.push_back(number(text));
+    }
+    require_input(!choose || (!a.evaluation.tofu.empty() && !a.evaluation.retain_log.empty()),
+                  "--alpha auto chooses by evaluation; give --tofu DIR, --split and --retain-log FILE");
+    Extrapolation extrapolation(a, common);
+    const std::string prefix = a.epoch >= 0 ? cat("epoch", a.epoch, "_alpha") : std::string("alpha");
+    Json result{{"update_norm_share", extrapolation.update_share()}, {"points", Json::array()}};
+    const bool one = alphas.size() == 1 && a.epoch < 0;
+    for (const double alpha : alphas)
+        result["points"].push_back(extrapolation.point(alpha, one ? a.out : a.out / (prefix + short_text(alpha)), one));
+    if (choose) {
+        std::vector<Candidate> candidates;
+        for (const Json& p : result["points"])
+            candidates.push_back({short_text(p["alpha"].get<double>()), p["scores"]["forget_quality"].get<double>(),
+                                  p["scores"]["model_utility"].get<double>()});
+        const eval::Scores before = Evaluation(a.evaluation).score(eval::read_log(a.unlearned.parent_path()));
+        const Selection s = select(candidates, a.utility_floor * before.at("model_utility"));
+        result["chosen"] = result["points"][s.index];
+        result["reason"] = s.reason;
+        say(cat("chosen alpha ", candidates[s.index].name, " (", s.reason,
+                "); chosen on the test metric itself, as the paper does"));
+    }
+    if (!common.json)
+        for (const Json& p : result["points"]) std::printf("%s\n", p["out"].get<std::string>().c_str());
+    return result;
+}
+
+}  // namespace
+
+void add_extrapolate(CLI::App& app) {
+    const auto a = std::make_shared<Arguments>();
+    const auto common = std::make_shared<Common>();
+    CLI::App* c = add_command(app, "extrapolate", "UIPE: go further along an unlearning update", common,
+                              [a, common](const CLI::App&) { return run(*a, *common); });
+    c->add_option("--base", a->base,
+                  "Model folder before unlearning; default: what the run in --unlearned started from");
+    c->add_option("--unlearned", a->unlearned, "Unlearned model folder, or a run of uipe unlearn")->required();
+    c->add_option("--epoch", a->epoch, "Epoch of the run; default: the selected one");
+    c->add_option("--alpha", a->alpha, "One or more factors, or auto: theta_u + alpha (theta_u - theta_0)")
+        ->expected(1, 64);
+    c->add_option("--out", a->out, "One alpha: the model folder to write; several, or a run: a folder for each");
+    c->add_option("--utility-floor", a->utility_floor, "auto: keeps this share of the unlearned model's utility");
+    c->add_flag("--no-models", a->no_models, "Evaluate only; do not keep the models of several alphas");
+    c->add_option("--template", a->evaluation.form, "Prompt of a QA row: llama2-chat, qa, plain")->group("Evaluation");
+    add_evaluation_options(*c, a->evaluation);
+    c->footer("Example: uipe extrapolate --unlearned runs/npo --alpha 0.25 0.5 1");
+}
+
+}  // namespace uipe::unlearn

@@ -1,0 +1,189 @@
+// uipe train, uipe unlearn.
+#include <cmath>
+
+#include "unlearn/cli/command.h"
+#include "unlearn/cli/evaluation_options.h"
+#include "unlearn/training.h"
+
+namespace uipe::unlearn {
+namespace {
+
+struct TrainArguments {
+    TrainingJob job;
+    std::string schedule = "linear";
+    std::string save_dtype = "f32";
+    std::string method;
+    std::string retain_split;
+    bool no_shuffle = false;
+    bool no_eval = false;
+    bool save_epochs = false;
+    bool save_last = false;
+};
+
+tensor::DType dtype_named(const std::string& flag, const std::string& name) {
+    if (name == "bf16") return tensor::DType::bf16;
+    require_input(name == "f32", "unknown ", flag, " '", name, "'; known: f32, bf16");
+    return tensor::DType::f32;
+}
+
+void require_at_least(const char* flag, double value, double least) {
+    require_input(std::isfinite(value) && value >= least, flag, " must be at least ", least, ", not ", value);
+}
+
+void add_training_options(CLI::App& c, TrainArguments& a) {
+    TrainingJob& job = a.job;
+    TrainerOptions& t = job.trainer;
+    c.add_option("--out", job.out, "Run folder to write")->required();
+    c.add_option("--epochs", t.epochs, "Passes over the data");
+    c.add_option("--batch-size", t.batch_size, "Rows an optimizer step");
+    c.add_option("--micro-batch", t.micro_batch, "Rows a forward pass; less memory, same result; 0: the batch");
+    c.add_option("--lr", t.lr, "Learning rate at its peak");
+    c.add_option("--schedule", a.schedule, "constant, linear or cosine, after the warm-up");
+    c.add_option("--warmup-epochs", t.warmup_epochs, "Epochs over which the rate rises from 0");
+    c.add_option("--weight-decay", t.adamw.weight_decay, "AdamW's decay of matrices");
+    c.add_option("--adam-beta1", t.adamw.beta1, "AdamW's first moment");
+    c.add_option("--adam-beta2", t.adamw.beta2, "AdamW's second moment");
+    c.add_option("--max-grad-norm", t.max_grad_norm, "Clips the gradient's norm; 0: never");
+    c.add_option("--max-length", job.max_length, "Tokens of a row at most");
+    c.add_option("--template", job.form, "Prompt of a QA row: llama2-chat, qa, plain");
+    c.add_flag("--no-shuffle", a.no_shuffle, "Visit the rows in file order");
+    c.add_flag("--no-eval", a.no_eval, "Do not evaluate, even with --tofu");
+    c.add_flag("--recompute", job.recompute, "Recompute each block in the backward pass: less memory, more time");
+    c.add_option("--save-dtype", a.save_dtype, "Saved weights: f32 (exact masters) or bf16 (half the size)");
+    c.add_option("--eval-every", job.eval_every, "Evaluate after every so many epochs; 0: after the last")
+        ->group("Evaluation");
+    add_evaluation_options(c, job.evaluation);
+    const std::string group = "Stopping and resuming";
+    c.add_flag("--resume", job.resume, "Go on with the run in --out")->group(group);
+    c.add_flag("--overwrite", job.overwrite, "Replace the run in --out")->group(group);
+    c.add_option("--checkpoint-steps", job.checkpoint_steps, "Also checkpoint after every so many steps")->group(group);
+    c.add_option("--stop-after", job.stop_after, "Stop, resumable, after so many steps of this call")->group(group);
+}
+
+void finish_arguments(TrainArguments& a, const Common& common) {
+    TrainerOptions& t = a.job.trainer;
+    require_at_least("--epochs", static_cast<double>(t.epochs), 1);
+    require_at_least("--batch-size", static_cast<double>(t.batch_size), 1);
+    require_at_least("--micro-batch", static_cast<double>(t.micro_batch), 0);
+    require_at_least("--lr", t.lr, 0);
+    require_at_least("--warmup-epochs", t.warmup_epochs, 0);
+    require_at_least("--weight-decay", t.adamw.weight_decay, 0);
+    require_at_least("--max-grad-norm", t.max_grad_norm, 0);
+    require_at_least("--replay-ratio", t.replay_ratio, 0);
+    require_at_least("--max-length", static_cast<double>(a.job.max_length), 2);
+    require_at_least("--eval-every", static_cast<double>(a.job.eval_every), 0);
+    require_at_least("--checkpoint-steps", static_cast<double>(a.job.checkpoint_steps), 0);
+    require_at_least("--stop-after", static_cast<double>(a.job.stop_after), 0);
+    for (const double beta : {t.adamw.beta1, t.adamw.beta2})
+        require_input(beta >= 0 && beta < 1, "--adam-beta1 and --adam-beta2 must be in [0, 1), not ", beta);
+    t.schedule = nn::schedule_named(a.schedule);
+    t.shuffle = !a.no_shuffle;
+    t.seed = common.seed;
+    a.job.dtype = common.type();
+    a.job.save_dtype = dtype_named("--save-dtype", a.save_dtype);
+    a.job.evaluation.form = a.job.form;
+    if (a.no_eval) a.job.evaluation.tofu.clear();
+}
+
+Json result_json(const TrainingJob& job, const TrainingResult& r) {
+    Json out{{"out", job.out.string()},
+             {"step", r.step},
+             {"steps", r.steps},
+             {"loss", r.loss},
+             {"tok_per_s", r.tokens_per_second}};
+    if (!r.model.empty()) out["model"] = r.model.string();
+    for (const auto& [name, value] : r.scores) out["scores"][name] = value;
+    return out;
+}
+
+/// forget05 -> retain95.
+std::string retain_of(const std::string& split) {
+    const std::string digits = split.substr(std::min<std::size_t>(6, split.size()));
+    const bool ok = split.starts_with("forget") && digits.size() == 2 &&
+                    std::isdigit(static_cast<unsigned char>(digits[0])) &&
+                    std::isdigit(static_cast<unsigned char>(digits[1]));
+    require_input(ok, "--split ", split, ": give --forget and --retain files, or a split such as forget10");
+    const int rest = 100 - std::stoi(digits);
+    return cat("retain", rest < 10 ? "0" : "", rest);
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+    const auto a = std::make_shared<TrainArguments>();
+    const auto common = std::make_shared<Common>();
+    a->job.objective = &fine_tuning();
+    a->job.eval_every = 0;
+    CLI::App* c = add_command(
+        app, "train", "Pretrain on text, or fine-tune on questions and answers", common,
+        [a, common](const CLI::App& self) {
+            finish_arguments(*a, *common);
+            require_input(a->job.model.empty() != a->job.init.empty(), "give either --model DIR or --init config.json");
+            require_input(a->job.init.empty() || !a->job.tokenizer.empty(), "--init needs --tokenizer FILE");
+            a->job.save_all = a->save_epochs;
+            return result_json(a->job, run_training(a->job, config_of(self).dump()));
+        });
+    c->add_option("--model", a->job.model, "Model folder to start from");
+    c->add_option("--init", a->job.init, "config.json of a model with fresh weights");
+    c->add_option("--tokenizer", a->job.tokenizer, "tokenizer.model, with --init");
+    c->add_option("--data", a->job.data, "Rows {question, answer} or {text} (JSON, JSONL), or lines (.txt)")
+        ->required();
+    c->add_option("--replay", a->job.replay, "Rows mixed into each epoch so that they are not forgotten");
+    c->add_option("--replay-ratio", a->job.trainer.replay_ratio, "Replayed rows for each row of data");
+    c->add_flag("--save-epochs", a->save_epochs, "Keep the model of every epoch");
+    add_training_options(*c, *a);
+    c->footer(
+        "Example: uipe train --init config.json --tokenizer tokenizer.model --data pretrain.jsonl --lr 3e-3 --out "
+        "runs/base");
+}
+
+void add_unlearn(CLI::App& app) {
+    const auto a = std::make_shared<TrainArguments>();
+    const auto common = std::make_shared<Common>();
+    a->job.trainer.epochs = 10;
+    a->job.trainer.schedule = nn::Schedule::linear;
+    CLI::App* c = add_command(
+        app, "unlearn", "Make a model forget, evaluating each epoch", common, [a, common](const CLI::App& self) {
+            TrainingJob& job = a->job;
+            job.objective = &unlearning_objective(a->method);
+            const fs::path tofu = job.evaluation.tofu;
+            finish_arguments(*a, *common);
+            require_at_least("--beta", job.trainer.objective.beta, 1e-12);
+            if (job.data.empty()) {
+                require_input(!tofu.empty(), "give --forget FILE, or --tofu DIR and --split");
+                job.data = {tofu / (job.evaluation.split + ".json")};
+            }
+            if (job.retain.empty() && job.objective->retain) {
+                require_input(!tofu.empty(), job.objective->title, " needs --retain FILE, or --tofu DIR and --split");
+                job.retain = {tofu / (retain_of(job.evaluation.split) + ".json")};
+            }
+            job.save_all = !a->save_last;
+            return result_json(job, run_training(job, config_of(self).dump()));
+        });
+    std::string methods;
+    std::string formulas = "Methods:\n";
+    for (const Objective& o : objectives()) {
+        if (!o.unlearns) continue;
+        methods += (methods.empty() ? "" : ", ") + o.name;
+        formulas += cat("  ", o.name, std::string(12 - o.name.size(), ' '), o.title, ": minimises ", o.formula, "\n");
+    }
+    c->add_option("--model", a->job.model, "Model folder to start from; also the reference and the origin of UIPE")
+        ->required();
+    c->add_option("--method", a->method, methods)->required();
+    c->add_option("--forget", a->job.data, "Rows to forget; default: the split's file in --tofu");
+    c->add_option("--retain", a->job.retain, "Rows to keep; default: the split's counterpart in --tofu");
+    ObjectiveOptions& o = a->job.trainer.objective;
+    c->add_option("--beta", o.beta, "NPO's inverse temperature");
+    c->add_option("--forget-weight", o.forget_weight, "Factor of the forget term");
+    c->add_option("--retain-weight", o.retain_weight, "Factor of the retain term");
+    c->add_flag("--kl-on-answers", o.kl_on_answers, "KL Min: average over answers, not over prompts and answers");
+    c->add_option("--utility-floor", a->job.utility_floor, "Selected epoch: keeps this share of the first utility")
+        ->group("Evaluation");
+    c->add_flag("--save-last", a->save_last, "Keep only the last epoch's model");
+    add_training_options(*c, *a);
+    c->footer(formulas +
+              "Example: uipe unlearn --model full/model --method npo --tofu DATA --split forget01 --retain-log "
+              "retain99/TOFU_EVAL.json --out runs/npo");
+}
+
+}  // namespace uipe::unlearn

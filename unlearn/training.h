@@ -1,0 +1,48 @@
+// A training run from model folder to run folder: `uipe train` and `uipe unlearn`.
+#pragma once
+
+#include "unlearn/session.h"
+#include "unlearn/trainer.h"
+
+namespace uipe::unlearn {
+
+struct TrainingJob {
+    const Objective* objective = nullptr;
+    fs::path model;              // a model folder, or
+    fs::path init;               // a config.json for fresh weights, with
+    fs::path tokenizer;          // its tokenizer
+    std::vector<fs::path> data;  // the forget set when unlearning
+    std::vector<fs::path> replay;
+    std::vector<fs::path> retain;
+    fs::path out;
+    std::string form = "llama2-chat";
+    std::int64_t max_length = 512;
+    tensor::DType dtype = tensor::DType::f32;
+    bool recompute = false;
+    TrainerOptions trainer;
+
+    EvalSettings evaluation;
+    std::int64_t eval_every = 1;  // epochs; 0: only after the last
+    double utility_floor = 0.9;   // of the starting model's utility, for the selected epoch
+    bool save_all = true;         // each epoch's model, or the last alone
+    tensor::DType save_dtype = tensor::DType::f32;
+
+    bool resume = false;
+    bool overwrite = false;
+    std::int64_t checkpoint_steps = 0;  // also within epochs; 0: at their ends
+    std::int64_t stop_after = 0;        // steps of this call; 0: all
+};
+
+struct TrainingResult {
+    std::int64_t step = 0, steps = 0;
+    double loss = 0;
+    double tokens_per_second = 0;
+    fs::path model;  // the last model written; empty when stopped before one was
+    std::map<std::string, double> scores;
+};
+
+/// Runs the job into `job.out`. `config` is its every value as JSON text, kept as config.json.
+/// A stop by SIGINT or SIGTERM is a checkpoint and an Error that says how to go on.
+TrainingResult run_training(const TrainingJob& job, const std::string& config);
+
+}  // namespace uipe::unlearn
