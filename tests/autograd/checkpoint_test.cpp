@@ -66,6 +66,7 @@ Outcome outcome(Mode mode, bool x_is_leaf) {
 }
 
 TEST(Checkpoint, SameValueAndBitEqualGradients) {
+    const test::Threads one(1);
     for (const bool x_is_leaf : {true, false}) {
         const Outcome plain = outcome(Mode::plain, x_is_leaf);
         for (const Mode mode : {Mode::each, Mode::nested}) {

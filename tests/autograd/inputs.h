@@ -10,6 +10,7 @@
 
 #include "autograd/variable.h"
 #include "tensor/ops.h"
+#include "tensor/parallel.h"
 
 namespace uipe::test {
 
@@ -48,6 +49,18 @@ inline double apart(const tensor::Tensor& a, const tensor::Tensor& b) {
     }
     return worst / largest;
 }
+
+/// This many threads while it lives. One is best for many tiny ops, where starting threads is all the work.
+class Threads {
+public:
+    explicit Threads(int n) : before_(tensor::num_threads()) { tensor::set_num_threads(n); }
+    ~Threads() { tensor::set_num_threads(before_); }
+    Threads(const Threads&) = delete;
+    Threads& operator=(const Threads&) = delete;
+
+private:
+    int before_;
+};
 
 inline bool same_bits(const tensor::Tensor& a, const tensor::Tensor& b) {
     return a.shape() == b.shape() && a.dtype() == b.dtype() && std::memcmp(a.raw(), b.raw(), a.nbytes()) == 0;

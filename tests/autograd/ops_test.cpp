@@ -79,6 +79,7 @@ void expect_near_f64(const Op& op, const std::vector<Tensor>& values, DType dtyp
 
 void expect_gradients(const std::string& what, const Op& op, const std::vector<Tensor>& values,
                       std::int64_t tried = 200) {
+    const test::Threads one(1);
     SCOPED_TRACE(what);
     tensor::set_poison(true);  // what a backward forgets to write is NaN
     const Inputs inputs = leaves_of(values);
