@@ -11,7 +11,7 @@ namespace uipe::eval {
 enum class TruthRatio { geometric, arithmetic, prob_mean };
 
 /// The truth ratio of a row with perturbed answers; the right answer is the paraphrase where the row has one.
-/// open-unlearning adds 1e-10 to the denominator. Source: Maini et al., "TOFU" (2024), section 2.2.
+/// open-unlearning adds 1e-10 to the denominator. Source: Maini et al., "TOFU" (2024).
 double truth_ratio(const RowScore& row, TruthRatio kind, Protocol protocol);
 
 /// p / (p + Σ p_i) with p of the answer itself; open-unlearning adds 1e-10 to the denominator.

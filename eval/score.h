@@ -24,7 +24,7 @@ using Scores = std::map<std::string, double>;
 /// forget_truth_ratio, {retain, ra, wf}_Truth_Ratio, model_utility, the log's columns and attacks and, given a retain
 /// log, forget_quality and privleak. ROUGE is the recall of ROUGE-L. Metrics of absent sets are left out.
 /// InputError when the retain log has another number of forget rows.
-/// Source: Maini et al., "TOFU" (2024); model utility is its equation of section 2.2.2 and forget quality of 2.2.3.
+/// Source: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024).
 Scores score(const EvalLog& log, const EvalLog* retain_log, const ScoreOptions& options);
 
 }  // namespace uipe::eval

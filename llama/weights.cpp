@@ -11,6 +11,7 @@
 #include "llama/tokenizer.h"
 #include "tensor/base/error.h"
 #include "tensor/base/json.h"
+#include "tensor/ops.h"
 
 namespace uipe::llama {
 namespace {
@@ -114,24 +115,21 @@ void check_weights(const Found& found, const Config& config, const std::string& 
 
 template <class T>
 std::int64_t first_not_finite(const Tensor& t) {
-    const T* x = t.data<T>();
-    std::int64_t i = 0;
-    while (i < t.numel() && std::isfinite(static_cast<double>(x[i]))) ++i;
-    return i;
+    const T* begin = t.data<T>();
+    return std::find_if(begin, begin + t.numel(), [](T x) { return !std::isfinite(static_cast<double>(x)); }) - begin;
 }
 
 std::int64_t first_not_finite(const Tensor& t) {
     switch (t.dtype()) {
         case DType::f64:
             return first_not_finite<double>(t);
-        case DType::f32:
-            return first_not_finite<float>(t);
         case DType::bf16:
             return first_not_finite<tensor::bf16>(t);
+        case DType::f32:
         case DType::i32:
             break;
     }
-    return t.numel();
+    return first_not_finite<float>(t);
 }
 
 /// The name that PyTorch gives a type.
@@ -212,11 +210,11 @@ StateDict read_weights(const fs::path& folder, const Config& config) {
 }
 
 void check_finite(const StateDict& weights, const std::string& where) {
-    for (const auto& [name, tensor] : weights) {
-        const std::int64_t i = first_not_finite(tensor);
-        require_input(i == tensor.numel(), where, ": tensor ", name, " ", tensor::to_string(tensor.shape()),
-                      " holds NaN or infinity at element ", i, "; the weights are broken or training has diverged");
-    }
+    for (const auto& [name, t] : weights)
+        if (t.dtype() != DType::i32 && !tensor::all_finite(t))
+            throw InputError(cat(where, ": tensor ", name, " ", tensor::to_string(t.shape()),
+                                 " holds NaN or infinity at element ", first_not_finite(t),
+                                 "; the weights are broken or training has diverged"));
 }
 
 void write_model(const fs::path& folder, const Config& config, const StateDict& weights, const fs::path& tokenizer,

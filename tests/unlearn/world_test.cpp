@@ -1,4 +1,4 @@
-#include "unlearn/world.h"
+#include "unlearn/world/world.h"
 
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
@@ -10,8 +10,8 @@
 
 #include "tensor/base/error.h"
 #include "tensor/base/json.h"
-#include "unlearn/world_related.h"
-#include "unlearn/world_vocabulary.h"
+#include "unlearn/world/related.h"
+#include "unlearn/world/vocabulary.h"
 
 namespace uipe::unlearn {
 namespace {

@@ -1,4 +1,4 @@
-#include "unlearn/world_facts.h"
+#include "unlearn/world/facts.h"
 
 #include <algorithm>
 #include <array>

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "tensor/base/json.h"
-#include "unlearn/world_facts.h"
+#include "unlearn/world/facts.h"
 
 namespace uipe::unlearn::world {
 

@@ -1,4 +1,4 @@
-#include "unlearn/world_vocabulary.h"
+#include "unlearn/world/vocabulary.h"
 
 namespace uipe::unlearn::world {
 namespace {

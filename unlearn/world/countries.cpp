@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "unlearn/world_vocabulary.h"
+#include "unlearn/world/vocabulary.h"
 
 namespace uipe::unlearn::world {
 namespace {

@@ -1,4 +1,4 @@
-#include "unlearn/world_related.h"
+#include "unlearn/world/related.h"
 
 namespace uipe::unlearn::world {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "unlearn/world_facts.h"
+#include "unlearn/world/facts.h"
 
 namespace uipe::unlearn::world {
 

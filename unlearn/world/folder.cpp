@@ -1,4 +1,4 @@
-#include "unlearn/world_folder.h"
+#include "unlearn/world/folder.h"
 
 #include <algorithm>
 

@@ -1,13 +1,13 @@
-#include "unlearn/world.h"
+#include "unlearn/world/world.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "llama/tokenizer_trainer.h"
 #include "tensor/base/error.h"
-#include "unlearn/world_folder.h"
-#include "unlearn/world_related.h"
-#include "unlearn/world_vocabulary.h"
+#include "unlearn/world/folder.h"
+#include "unlearn/world/related.h"
+#include "unlearn/world/vocabulary.h"
 
 namespace uipe::unlearn {
 namespace {
