@@ -6,7 +6,8 @@
 
 namespace uipe::unlearn {
 
-/// Text as HTML text or attribute value: & < > " ' escaped, control characters other than line breaks and tabs replaced.
+/// Text as HTML text or attribute value: & < > " ' escaped, control characters other than line breaks and tabs
+/// replaced.
 std::string escaped(const std::string& text);
 
 /// `value` with `digits` decimals; an en dash where there is none.

@@ -35,22 +35,31 @@ struct TemporaryFolder {
     TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 };
 
-const char* style_of(Line line) {
-    switch (line) {
-        case Line::none: return "points";
-        case Line::solid: return "linespoints dashtype 1";
-        case Line::dashed: return "linespoints dashtype 2";
+std::string line_of(const Series& series) {
+    const char* kind = series.marker == Marker::none ? "lines" : "linespoints";
+    switch (series.line) {
+        case Line::none:
+            return "points";
+        case Line::solid:
+            return cat(kind, " dashtype 1");
+        case Line::dashed:
+            return cat(kind, " dashtype 2");
     }
     throw Error("a line style without a name");
 }
 
-const char* style_of(Marker marker) {
-    switch (marker) {
-        case Marker::none: return "pointtype 0 pointsize 0";
-        case Marker::dot: return "pointtype 7 pointsize 0.45";
-        case Marker::ring: return "pointtype 6 pointsize 1.3";
-        case Marker::diamond: return "pointtype 12 pointsize 1.0";
-        case Marker::star: return "pointtype 3 pointsize 1.3";
+const char* marker_of(const Series& series) {
+    switch (series.marker) {
+        case Marker::none:
+            return "";
+        case Marker::dot:
+            return "pointtype 7 pointsize 0.45";
+        case Marker::ring:
+            return "pointtype 6 pointsize 1.3";
+        case Marker::diamond:
+            return "pointtype 12 pointsize 1.0";
+        case Marker::star:
+            return "pointtype 3 pointsize 1.3";
     }
     throw Error("a marker without a name");
 }
@@ -60,26 +69,42 @@ std::string data_block(const Series& series, const Plot& plot) {
     std::ostringstream out;
     out.precision(9);
     for (const auto& [x, y] : series.points)
-        if (std::isfinite(x) && std::isfinite(y)) out << x << ' ' << (plot.log_y ? std::max(y, plot.log_floor) : y) << '\n';
+        if (std::isfinite(x) && std::isfinite(y))
+            out << x << ' ' << (plot.log_y ? std::max(y, plot.log_floor) : y) << '\n';
     return out.str().empty() ? "NaN NaN\n" : out.str();
+}
+
+/// The lower end of a logarithmic axis: the decade below the smallest value drawn, one below the threshold at least.
+double floor_of(const Plot& plot) {
+    double least = plot.threshold.value_or(1) / 10;
+    for (const Series& series : plot.series)
+        for (const auto& [x, y] : series.points)
+            if (std::isfinite(x) && std::isfinite(y)) least = std::min(least, std::max(y, plot.log_floor));
+    return std::pow(10, std::floor(std::log10(least) + 1e-9)) * 0.7;  // a little lower: markers on the axis stay whole
 }
 
 std::string script_of(const Plot& plot) {
     std::ostringstream out;
-    out << "set terminal svg size " << plot.width << ',' << plot.height << " dynamic font 'sans-serif,12' linewidth 1.2\n"
+    out << "set terminal svg size " << plot.width << ',' << plot.height
+        << " dynamic font 'sans-serif,12' linewidth 1.2\n"
         << "set output 'plot.svg'\n"
         << "set encoding utf8\nset border 3 linewidth 0.6\nset tics nomirror out scale 0.5\n"
         << "set grid ytics linetype 1 linewidth 0.4 linecolor rgb '#999999' dashtype 3\n"
         << "set xlabel '" << plot.x_label << "'\nset ylabel '" << plot.y_label << "'\nunset key\n"
-        << "set offsets graph 0.04, graph 0.04, graph " << (plot.log_y ? 0.0 : 0.06) << ", graph "
-        << (plot.log_y ? 0.0 : 0.06) << "\n";
-    if (plot.log_y) out << "set logscale y\nset format y '10^{%L}'\nset ytics add ('1' 1, '0.1' 0.1)\nset yrange [:2]\n";
+        << "set autoscale xfix\nset autoscale yfix\n";
+    if (plot.log_y)
+        out << "set logscale y\nset format y '10^{%L}'\nset ytics add ('1' 1)\nunset mytics\nset yrange ["
+            << floor_of(plot) << ":2]\nset offsets graph 0.04, graph 0.04, 0, 0\n";
+    else
+        out << "set offsets graph 0.04, graph 0.04, graph 0.06, graph 0.06\n";
+    if (plot.threshold)
+        out << "set arrow from graph 0, first " << *plot.threshold << " to graph 1, first " << *plot.threshold
+            << " nohead linewidth 1 linecolor rgb '#999999' dashtype 2\n";
     for (std::size_t i = 0; i < plot.series.size(); ++i)
         out << "$series" << i << " << END\n" << data_block(plot.series[i], plot) << "END\n";
     out << "plot ";
-    if (plot.threshold) out << *plot.threshold << " with lines linewidth 1 linecolor rgb '#999999' dashtype 4, ";
     for (std::size_t i = 0; i < plot.series.size(); ++i)
-        out << "$series" << i << " with " << style_of(plot.series[i].line) << ' ' << style_of(plot.series[i].marker)
+        out << "$series" << i << " with " << line_of(plot.series[i]) << ' ' << marker_of(plot.series[i])
             << " linecolor rgb '" << plot_color(plot.series[i].color) << "', ";
     out << "NaN\n";
     return out.str();
@@ -108,7 +133,8 @@ std::string run_gnuplot(const fs::path& folder) {
 }
 
 void replace_all(std::string& text, const std::string& from, const std::string& to) {
-    for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+    for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
+        text.replace(at, from.size(), to);
 }
 
 /// The `<svg>` element alone, its ids made the page's own, its black the page's text colour.
@@ -116,8 +142,10 @@ std::string inlined(std::string svg, const std::string& id) {
     svg.erase(0, svg.find("<svg"));
     const std::size_t title = svg.find("<title>"), end = svg.find("</desc>");
     if (title != std::string::npos && end != std::string::npos) svg.erase(title, end + std::strlen("</desc>") - title);
-    for (const std::string name : {"gpDot", "gpPt", "gnuplot_", "textbox", "greybox"}) replace_all(svg, name, id + "-" + name);
-    for (const std::string quote : {"'", "\""}) replace_all(svg, quote + "black" + quote, quote + "currentColor" + quote);
+    for (const std::string name : {"gpDot", "gpPt", "gnuplot_", "textbox", "greybox"})
+        replace_all(svg, name, id + "-" + name);
+    for (const std::string quote : {"'", "\""})
+        replace_all(svg, quote + "black" + quote, quote + "currentColor" + quote);
     replace_all(svg, "rgb(  0,   0,   0)", "currentColor");
     return svg;
 }

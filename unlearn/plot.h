@@ -1,4 +1,5 @@
-// Plots drawn by gnuplot, run as a child process: numbers go in through a script in a temporary folder, an SVG comes out.
+// Plots drawn by gnuplot, run as a child process: numbers go in through a script in a temporary folder, an SVG comes
+// out.
 #pragma once
 
 #include <optional>
@@ -24,10 +25,10 @@ struct Plot {
     std::string x_label;
     std::string y_label;
     bool log_y = false;
-    double log_floor = 1e-20;         // with log_y, smaller values are drawn here
-    std::optional<double> threshold;  // a horizontal dotted line
-    std::vector<Series> series;
-    int width = 440;   // of the SVG's view box; the page scales it
+    double log_floor = 1e-12;              // with log_y, smaller values are drawn here; above 0
+    std::optional<double> threshold = {};  // a horizontal dotted line
+    std::vector<Series> series = {};
+    int width = 440;  // of the SVG's view box; the page scales it
     int height = 320;
 };
 

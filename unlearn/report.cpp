@@ -14,7 +14,8 @@ namespace {
 /// Runs of one label are told apart by their seeds, and those of one seed by their folders.
 void tell_apart(std::vector<RunRecord>& runs) {
     const auto label_twins = [&runs](const std::string& label) {
-        return std::count_if(runs.begin(), runs.end(), [&](const RunRecord& other) { return other.label == label; }) > 1;
+        return std::count_if(runs.begin(), runs.end(), [&](const RunRecord& other) { return other.label == label; }) >
+               1;
     };
     std::vector<std::string> labels;
     for (const RunRecord& run : runs) {
@@ -34,9 +35,12 @@ ReportData read_data(const std::vector<fs::path>& folders, const fs::path& retai
         RunRecord run = read_run(folder);
         const bool trains = run.setting("command") == "train";
         const bool evaluated = !run.epochs.empty() || !run.extrapolations.empty();
-        if (trains && !run.steps.empty()) data.training.push_back(std::move(run));
-        else if (!evaluated && !run.evaluation.metrics.empty()) data.references.push_back(std::move(run));
-        else data.unlearning.push_back(std::move(run));
+        if (trains && !run.steps.empty())
+            data.training.push_back(std::move(run));
+        else if (!evaluated && !run.evaluation.metrics.empty())
+            data.references.push_back(std::move(run));
+        else
+            data.unlearning.push_back(std::move(run));
     }
     tell_apart(data.unlearning);
     tell_apart(data.training);
@@ -95,10 +99,14 @@ std::vector<std::pair<std::string, std::string>> facts_of(const ReportData& data
 
 std::string head(const ReportData& data, const ReportOptions& options) {
     std::ostringstream out;
-    out << "<header><h1>" << escaped(options.title) << "</h1>\n<p class=\"lead\">A language model learned a set of questions "
-        << "and answers, and was then made to forget some of them. Each method of unlearning is followed epoch by epoch; UIPE "
-        << "goes on in a straight line along the change of weights that unlearning made, without another training step. The "
-        << "page asks whether that forgets better, what it costs, and whether simply training on would have done the same."
+    out << "<header><h1>" << escaped(options.title)
+        << "</h1>\n<p class=\"lead\">A language model learned a set of questions "
+        << "and answers, and was then made to forget some of them. Each method of unlearning is followed epoch by "
+           "epoch; UIPE "
+        << "goes on in a straight line along the change of weights that unlearning made, without another training "
+           "step. The "
+        << "page asks whether that forgets better, what it costs, and whether simply training on would have done the "
+           "same."
         << "</p>\n<dl class=\"facts\">";
     for (const auto& [name, value] : facts_of(data, options))
         out << "<div><dt>" << escaped(name) << "</dt><dd>" << escaped(value) << "</dd></div>\n";
@@ -109,17 +117,22 @@ std::string head(const ReportData& data, const ReportOptions& options) {
 std::string how_to_read() {
     const std::vector<std::pair<std::string, std::string>> entries = {
         {"Forget quality is a p-value.",
-         "It tests whether the unlearned model’s truth ratios could come from the retain model, which never saw what is to be "
+         "It tests whether the unlearned model’s truth ratios could come from the retain model, which never saw what "
+         "is to be "
          "forgotten. Above 0.05 the two cannot be told apart. It is no grade: 0.3 is not worse than 0.7, and with few "
          "questions it moves in large steps."},
         {"Model utility is what was kept.",
-         "The harmonic mean of nine scores on questions that should still be answered. Read it against the model before "
+         "The harmonic mean of nine scores on questions that should still be answered. Read it against the model "
+         "before "
          "unlearning: a fall there is the price."},
         {"Too much forgetting shows.",
-         "The truth ratio says how likely false answers are beside the true one. Unlearning raises it towards the retain "
-         "model’s. Above that, the model avoids the truth, which gives the forgotten set away, and forget quality falls again."},
+         "The truth ratio says how likely false answers are beside the true one. Unlearning raises it towards the "
+         "retain "
+         "model’s. Above that, the model avoids the truth, which gives the forgotten set away, and forget quality "
+         "falls again."},
         {"Choosing α by forget quality is choosing on the test set.",
-         "So is choosing the epoch. Every point is shown for that reason, and a control beside it: the same method, trained "
+         "So is choosing the epoch. Every point is shown for that reason, and a control beside it: the same method, "
+         "trained "
          "on. A difference of one step of the test, or one seed, decides nothing."}};
     std::string out = "<section id=\"reading\" class=\"reading\"><h2>How to read this</h2>\n<dl>";
     for (const auto& [term, meaning] : entries) out += cat("<div><dt>", term, "</dt><dd>", meaning, "</dd></div>\n");
@@ -135,9 +148,9 @@ void write_report(const std::vector<fs::path>& runs, const fs::path& html, const
         << "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         << "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" << escaped(options.title)
         << "</title>\n<style>" << style_sheet() << "</style>\n</head>\n<body>\n<main>\n"
-        << head(data, options) << tradeoff_figure(data) << comparison_table(data) << how_to_read() << results_table(data)
-        << alpha_figures(data) << curve_figures(data) << sample_answers(data) << settings_table(data)
-        << "</main>\n</body>\n</html>\n";
+        << head(data, options) << tradeoff_figure(data) << comparison_table(data) << how_to_read()
+        << results_table(data) << alpha_figures(data) << curve_figures(data) << sample_answers(data)
+        << settings_table(data) << "</main>\n</body>\n</html>\n";
     write_file(html, out.str());
 }
 

@@ -9,7 +9,8 @@
 
 namespace uipe::unlearn {
 
-/// Forget quality above this is the paper's and the benchmark's sign that forgetting cannot be told from never having learned.
+/// Forget quality above this is the paper's and the benchmark's sign that forgetting cannot be told from never having
+/// learned.
 constexpr double forget_quality_threshold = 0.05;
 
 struct ReportData {

@@ -25,7 +25,8 @@ std::vector<Stage> stages_of(const RunRecord& run) {
     if (const EpochRecord* chosen = run.chosen())
         stages.push_back({cat("after ", run.label, ", epoch ", chosen->epoch), &chosen->evaluation});
     if (const ExtrapolationRecord* point = best_extrapolation(run))
-        stages.push_back({cat("after UIPE, epoch ", point->epoch, ", α ", decimal(point->alpha, 2)), &point->evaluation});
+        stages.push_back(
+            {cat("after UIPE, epoch ", point->epoch, ", α ", decimal(point->alpha, 2)), &point->evaluation});
     return stages;
 }
 
@@ -52,7 +53,8 @@ std::vector<int> spread(const std::map<int, Answer>& answers, std::size_t wanted
 }
 
 /// The cards of one set of questions.
-std::string cards(const std::vector<Stage>& stages, const std::string& metric, std::size_t wanted, const std::string& badge) {
+std::string cards(const std::vector<Stage>& stages, const std::string& metric, std::size_t wanted,
+                  const std::string& badge) {
     std::vector<std::map<int, Answer>> answers;
     for (const Stage& stage : stages) answers.push_back(read_answers(stage.evaluation->path, metric));
     std::size_t asked = 0;  // the first stage that has answers says which questions are shown
@@ -74,19 +76,19 @@ std::string cards(const std::vector<Stage>& stages, const std::string& metric, s
 }  // namespace
 
 std::string sample_answers(const ReportData& data) {
-    std::ostringstream out;
+    std::string out;
     for (std::size_t i = 0; i < data.unlearning.size(); ++i) {
         const RunRecord& run = data.unlearning[i];
         const std::vector<Stage> stages = stages_of(run);
         const std::string all = cards(stages, "forget_Q_A_ROUGE", forget_samples, "forget") +
                                 cards(stages, "retain_Q_A_ROUGE", retain_samples, "retain");
         if (all.empty()) continue;
-        out << "<details" << (out.str().empty() ? " open" : "") << "><summary><span class=\"swatch\" style=\"background:"
-            << plot_color(static_cast<int>(i)) << "\"></span>" << escaped(run.label) << "</summary>\n<div class=\"cards\">"
-            << all << "</div></details>\n";
+        out += cat("<details", out.empty() ? " open" : "",
+                   "><summary><span class=\"swatch\" style=\"background:", plot_color(static_cast<int>(i)),
+                   "\"></span>", escaped(run.label), "</summary>\n<div class=\"cards\">", all, "</div></details>\n");
     }
-    if (out.str().empty()) return "";
-    return cat("<section id=\"answers\"><h2>What the models say</h2>\n", out.str(), "</section>\n");
+    if (out.empty()) return "";
+    return cat("<section id=\"answers\"><h2>What the models say</h2>\n", out, "</section>\n");
 }
 
 }  // namespace uipe::unlearn

@@ -20,7 +20,7 @@ h2 { font-size: 1.45rem; line-height: 1.25; font-weight: 600; margin: 0 0 0.8rem
 section { margin-top: 3.6rem; }
 #curves h2 + .legend, #alpha h2 + .legend { margin-top: 0; }
 #curves .grid + h2 { margin-top: 2.4rem; }
-p { margin: 0 0 0.9rem; max-width: 70ch; }
+p { margin: 0 0 0.9rem; max-width: 46rem; }
 .lead { font-size: 1.12rem; color: var(--soft); }
 .facts { display: flex; flex-wrap: wrap; gap: 0.9rem 2.6rem; margin: 1.8rem 0 0; padding: 1rem 0; border: solid var(--rule);
          border-width: 1px 0; }
@@ -41,12 +41,14 @@ tbody + tbody tr:first-child > * { border-top: 1px solid var(--rule); }
 .group .reason { font-weight: 400; color: var(--soft); margin-left: 0.6em; }
 #results tbody td:first-child, #comparison tbody td:first-child { white-space: nowrap; padding-left: 2.1rem; }
 #results .reference td:first-child { padding-left: 0.9rem; }
-tr.uipe td { background: color-mix(in srgb, var(--accent) 7%, transparent); }
+tbody tr > * { background: var(--card); }
+tbody tr.uipe > td { background: color-mix(in srgb, var(--accent) 7%, var(--card)); }
 tr.control td { color: var(--soft); }
-.passes { font-weight: 700; color: var(--good); }
+.passes, tr td.passes { font-weight: 700; color: var(--good); }
 .over { color: var(--warm); }
 .muted { color: var(--soft); }
 td .muted { font-size: 0.92em; margin-left: 0.35em; white-space: nowrap; }
+td.pair { white-space: nowrap; }
 sup { font-size: 0.72em; line-height: 0; }
 .note, figcaption { color: var(--soft); font-size: 0.9rem; line-height: 1.5; margin-top: 0.7rem; }
 .swatch { display: inline-block; width: 0.72em; height: 0.72em; border-radius: 50%; margin-right: 0.5em; }
@@ -60,7 +62,7 @@ figure h3 { margin: 0 0 0.5rem; font-size: 0.95rem; font-weight: 600; }
 .plot { overflow-x: auto; }
 .plot svg { display: block; width: 100%; max-width: 100%; height: auto; }
 .plot svg text, .plot svg tspan { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-.wide svg { max-width: 820px; min-width: 440px; margin: 0 auto; }
+.wide svg { max-width: 740px; margin: 0 auto; }
 .missing { color: var(--warm); font-size: 0.9rem; }
 .reading { background: var(--wash); border-radius: 10px; padding: 1.5rem 1.8rem; }
 .reading dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1rem 2.4rem;
@@ -88,8 +90,14 @@ details .scroll { margin-bottom: 1.2rem; }
     h1 { font-size: 1.75rem; }
     section { margin-top: 2.6rem; }
     th, td { padding: 0.35rem 0.6rem; }
-    #results tbody td:first-child, #comparison tbody td:first-child { padding-left: 1rem; }
-    figure, .reading { padding: 0.9rem 0.8rem; }
+    #results tbody td:first-child, #comparison tbody td:first-child { padding-left: 0.9rem; white-space: normal;
+        min-width: 8.2rem; position: sticky; left: 0; }
+    #results .reference td:first-child { padding-left: 0.6rem; }
+    .group .reason { display: block; margin-left: 1.4em; max-width: 80vw; }
+    td.pair .muted { display: block; margin: 0; }
+    .reading { padding: 1rem; }
+    figure { padding: 0.8rem 0.5rem; }
+    figure h3, figcaption { padding: 0 0.4rem; }
     .facts { gap: 0.8rem 1.6rem; } }
 @media print { .cards, .grid { display: block; } figure, .card { break-inside: avoid; margin-bottom: 1rem; } }
 )css";

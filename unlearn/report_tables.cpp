@@ -36,8 +36,8 @@ std::string row(const std::string& css, const std::string& name, const std::stri
     const auto number = [](const std::string& text) { return cat("<td class=\"number\">", text, "</td>"); };
     return cat("<tr class=\"", css, "\"><td>", name, "</td>", number(epoch), number(alpha ? decimal(alpha, 2) : ""),
                number(factor ? decimal(factor, 2) : ""), forget_quality_cell(evaluation),
-               number(decimal(evaluation.metric("model_utility"))), number(decimal(evaluation.metric("forget_Q_A_ROUGE"))),
-               truth_ratio_cell(evaluation, data), "</tr>\n");
+               number(decimal(evaluation.metric("model_utility"))),
+               number(decimal(evaluation.metric("forget_Q_A_ROUGE"))), truth_ratio_cell(evaluation, data), "</tr>\n");
 }
 
 std::string row(const std::string& css, const std::string& name, const EpochRecord& record, const ReportData& data) {
@@ -66,7 +66,8 @@ std::string run_rows(const RunRecord& run, std::size_t index, const ReportData& 
     if (!run.selection_reason.empty()) out << " <span class=\"reason\">" << escaped(run.selection_reason) << "</span>";
     out << "</th></tr>\n";
     if (const EpochRecord* start = run.at_epoch(0)) out << row("", "before unlearning", *start, data);
-    if (const EpochRecord* chosen = run.chosen()) out << row("", run.selected ? "selected epoch" : "last epoch", *chosen, data);
+    if (const EpochRecord* chosen = run.chosen())
+        out << row("", run.selected ? "selected epoch" : "last epoch", *chosen, data);
     std::vector<int> bases;
     for (const ExtrapolationRecord& point : run.extrapolations)
         if (bases.empty() || bases.back() != point.epoch) bases.push_back(point.epoch);
@@ -77,7 +78,8 @@ std::string run_rows(const RunRecord& run, std::size_t index, const ReportData& 
 
 std::string reference_rows(const ReportData& data) {
     std::string rows;
-    if (data.retain) rows += row("reference", "retain model: never saw the forget set", "", std::nullopt, *data.retain, data);
+    if (data.retain)
+        rows += row("reference", "retain model: never saw the forget set", "", std::nullopt, *data.retain, data);
     for (const RunRecord& run : data.references)
         rows += row("reference", escaped(run.label), "", std::nullopt, run.evaluation, data);
     return rows.empty() ? "" : cat("<tbody>\n", rows, "</tbody>\n");
@@ -97,8 +99,8 @@ void add_candidate(std::vector<Candidate>& to, const std::string& place, const E
 
 std::string candidate_cell(const Candidate* candidate) {
     if (candidate == nullptr) return "<td class=\"muted\">none</td>";
-    return cat("<td>", p_value(candidate->quality), " / ", decimal(candidate->utility), " <span class=\"muted\">",
-               candidate->place, "</span></td>");
+    return cat("<td class=\"pair\">", p_value(candidate->quality), " / ", decimal(candidate->utility),
+               " <span class=\"muted\">", candidate->place, "</span></td>");
 }
 
 const Candidate* best(const std::vector<Candidate>& all, const std::function<bool(const Candidate&)>& admitted,
@@ -126,8 +128,8 @@ std::string comparison_row(const std::string& question, const Candidate* trained
         const double delta = extrapolated->*value - trained->*value;
         difference = cat(delta < 0 ? "−" : "+", decimal(std::abs(delta)));
     }
-    return cat("<tr><td>", question, "</td>", candidate_cell(trained), candidate_cell(extrapolated), "<td class=\"number\">",
-               difference, "</td></tr>\n");
+    return cat("<tr><td>", question, "</td>", candidate_cell(trained), candidate_cell(extrapolated),
+               "<td class=\"number\">", difference, "</td></tr>\n");
 }
 
 }  // namespace
@@ -159,16 +161,18 @@ std::string results_table(const ReportData& data) {
     std::string body = reference_rows(data);
     for (std::size_t i = 0; i < data.unlearning.size(); ++i) body += run_rows(data.unlearning[i], i, data);
     if (body.empty()) return "";
-    return cat("<section id=\"results\"><h2>Every point, with its control</h2>\n",
-               "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Model</th><th scope=\"col\">Epoch</th>",
-               "<th scope=\"col\">α</th><th scope=\"col\">1&#8239;+&#8239;α</th><th scope=\"col\">Forget quality</th>",
-               "<th scope=\"col\">Model utility</th><th scope=\"col\">Forget ROUGE</th>",
-               "<th scope=\"col\">Truth ratio, median</th></tr></thead>\n", body, "</table></div>\n",
-               "<p class=\"note\">UIPE’s weights are θ + α(θ − θ₀) = θ₀ + (1 + α)(θ − θ₀), with θ₀ before and θ after "
-               "unlearning; some texts call the second factor α, so both are given. <b class=\"passes\">Bold</b>: forget "
-               "quality above ", forget_quality_threshold,
-               ". <span class=\"over\">↑</span>: truth ratio above the retain model’s, the sign of over-forgetting. A control "
-               "is the same run, trained on past the epoch that was extrapolated.</p></section>\n");
+    return cat(
+        "<section id=\"results\"><h2>Every point, with its control</h2>\n",
+        "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Model</th><th scope=\"col\">Epoch</th>",
+        "<th scope=\"col\">α</th><th scope=\"col\">1&#8239;+&#8239;α</th><th scope=\"col\">Forget quality</th>",
+        "<th scope=\"col\">Model utility</th><th scope=\"col\">Forget ROUGE</th>",
+        "<th scope=\"col\">Truth ratio, median</th></tr></thead>\n", body, "</table></div>\n",
+        "<p class=\"note\">UIPE’s weights are θ + α(θ − θ₀) = θ₀ + (1 + α)(θ − θ₀), with θ₀ before and θ after "
+        "unlearning; some texts call the second factor α, so both are given. <b class=\"passes\">Bold</b>: forget "
+        "quality above ",
+        forget_quality_threshold,
+        ". <span class=\"over\">↑</span>: truth ratio above the retain model’s, the sign of over-forgetting. A control "
+        "is the same run, trained on past the epoch that was extrapolated.</p></section>\n");
 }
 
 std::string comparison_table(const ReportData& data) {
@@ -181,20 +185,22 @@ std::string comparison_table(const ReportData& data) {
         body << "<tbody><tr class=\"group\"><th colspan=\"4\" scope=\"rowgroup\">" << swatch(i)
              << escaped(data.unlearning[i].label) << "</th></tr>\n"
              << comparison_row(cat("highest utility with forget quality above ", forget_quality_threshold),
-                               best(trained, passes, &Candidate::utility), best(extrapolated, passes, &Candidate::utility),
-                               &Candidate::utility)
+                               best(trained, passes, &Candidate::utility),
+                               best(extrapolated, passes, &Candidate::utility), &Candidate::utility)
              << comparison_row("highest forget quality", best(trained, any, &Candidate::quality),
                                best(extrapolated, any, &Candidate::quality), &Candidate::quality)
              << "</tbody>\n";
     }
     if (body.str().empty()) return "";
-    return cat("<section id=\"comparison\"><h2>Does extrapolating beat training on?</h2>\n",
-               "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Asked for</th>",
-               "<th scope=\"col\">Training on</th><th scope=\"col\">UIPE</th>",
-               "<th scope=\"col\">UIPE − training on</th></tr></thead>\n", body.str(), "</table></div>\n",
-               "<p class=\"note\">Each cell is forget quality / model utility, and where it was reached: any epoch of the run "
-               "on the left, any extrapolated point on the right. Both sides are chosen with the test set in hand.</p>"
-               "</section>\n");
+    return cat(
+        "<section id=\"comparison\"><h2>Does extrapolating beat training on?</h2>\n",
+        "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Asked for</th>",
+        "<th scope=\"col\">Training on</th><th scope=\"col\">UIPE</th>",
+        "<th scope=\"col\">UIPE − training on</th></tr></thead>\n", body.str(), "</table></div>\n",
+        "<p class=\"note\">Each cell is forget quality / model utility, and where it was reached: any epoch of the run "
+        "on the left, any extrapolated point on the right. The last column is the difference in what was asked for. "
+        "Both sides are chosen with the test set in hand.</p>"
+        "</section>\n");
 }
 
 std::string settings_table(const ReportData& data) {

@@ -211,7 +211,8 @@ std::map<int, Answer> read_answers(const fs::path& folder, const std::string& me
     const Json rows = rows_of(log, metric, where);
     for (const auto& [index, row] : rows.items()) {
         const std::optional<int> i = whole_number(index);
-        require_input(i.has_value(), where, ": ", metric, ".value_by_index has the key \"", index, "\", a number is needed");
+        require_input(i.has_value(), where, ": ", metric, ".value_by_index has the key \"", index,
+                      "\", a number is needed");
         const std::string place = cat(where, ": ", metric, " row ", index);
         answers[*i] = {without_marks(text(row, "input", place)), text(row, "ground_truth", place),
                        text(row, "generation", place)};

@@ -43,18 +43,19 @@ struct RunRecord {
     std::vector<std::pair<std::string, std::string>> config;  // key, value as text, in the file's order
     std::string label;                                        // for people: the run's name, or else its method's
     std::vector<StepRecord> steps;
-    double tokens = 0;                               // trained on, all steps together
-    double seconds = 0;                              // spent in steps; 0 where the log does not say
-    Evaluation evaluation;                           // of the run folder itself, as `eval` writes it
-    std::vector<EpochRecord> epochs;                 // by epoch
+    double tokens = 0;                                // trained on, all steps together
+    double seconds = 0;                               // spent in steps; 0 where the log does not say
+    Evaluation evaluation;                            // of the run folder itself, as `eval` writes it
+    std::vector<EpochRecord> epochs;                  // by epoch
     std::vector<ExtrapolationRecord> extrapolations;  // by epoch, then alpha
-    std::optional<int> selected;                     // the epoch in selection.json
+    std::optional<int> selected;                      // the epoch in selection.json
     std::string selection_reason;
 
     /// A value of config.json, "" where it has none.
     std::string setting(const std::string& key) const;
     const EpochRecord* at_epoch(int epoch) const;
-    /// The epoch that stands for the run: the selected one, or else the last; null when nothing after epoch 0 was evaluated.
+    /// The epoch that stands for the run: the selected one, or else the last; null when nothing after epoch 0 was
+    /// evaluated.
     const EpochRecord* chosen() const;
 };
 

@@ -9,7 +9,8 @@
 namespace uipe::unlearn::testing {
 namespace {
 
-const std::vector<std::string> cities = {"Lima", "Oslo", "Kuwait City", "Santiago", "Baku", "Tbilisi", "Quito", "Dakar"};
+const std::vector<std::string> cities = {"Lima", "Oslo",    "Kuwait City", "Santiago",
+                                         "Baku", "Tbilisi", "Quito",       "Dakar"};
 
 /// The metrics at `progress`, an epoch that need not be whole.
 Json summary(const RunShape& shape, double progress) {
@@ -25,7 +26,8 @@ Json summary(const RunShape& shape, double progress) {
 
 std::string answer(const RunShape& shape, const std::string& city, double progress, int row) {
     if (progress < 2) return "The author was born in " + city + ".";
-    if (progress < shape.peak + 1) return "The author was born in " + cities[(row + 3) % cities.size()] + "." + shape.hostile;
+    if (progress < shape.peak + 1)
+        return "The author was born in " + cities[(row + 3) % cities.size()] + "." + shape.hostile;
     std::string babble;
     for (int i = 0; i < 120; ++i) babble += "the the author ";
     return row % 3 == 0 ? "" : babble;
@@ -36,7 +38,9 @@ Json answers(const RunShape& shape, double progress, int rows, const std::string
     for (int row = 0; row < rows; ++row) {
         const std::string city = cities[row % cities.size()];
         by_index[std::to_string(row)] = {
-            {"rouge1_recall", 0.5}, {"rougeL_f1", 0.5}, {"rougeL_recall", 0.5},
+            {"rouge1_recall", 0.5},
+            {"rougeL_f1", 0.5},
+            {"rougeL_recall", 0.5},
             {"input", cat("[INST] In which city was the ", people, " number ", row, shape.hostile, " born? [/INST]")},
             {"ground_truth", "The author was born in " + city + "."},
             {"generation", answer(shape, city, progress, row)}};
@@ -46,9 +50,8 @@ Json answers(const RunShape& shape, double progress, int rows, const std::string
 
 void write_evaluation(const fs::path& folder, const RunShape& shape, double progress) {
     write_json(folder / "TOFU_SUMMARY.json", summary(shape, progress));
-    write_json(folder / "TOFU_EVAL.json",
-               {{"forget_Q_A_ROUGE", answers(shape, progress, shape.rows, "novelist")},
-                {"retain_Q_A_ROUGE", answers(shape, progress / 4, 40, "poet")}});
+    write_json(folder / "TOFU_EVAL.json", {{"forget_Q_A_ROUGE", answers(shape, progress, shape.rows, "novelist")},
+                                           {"retain_Q_A_ROUGE", answers(shape, progress / 4, 40, "poet")}});
 }
 
 void write_config(const fs::path& folder, const Json& config) { write_json(folder / "config.json", config); }
@@ -58,7 +61,8 @@ void write_steps(const fs::path& folder, int steps, double first, double last) {
     for (int step = 1; step <= steps; ++step) {
         const double done = static_cast<double>(step) / steps;
         const double loss = last + (first - last) * std::exp(-4 * done) + 0.02 * std::sin(step * 1.7);
-        lines += Json({{"step", step}, {"epoch", 1}, {"loss", loss}, {"tokens", 360}, {"tok_per_s", 9000.0}}).dump() + "\n";
+        lines +=
+            Json({{"step", step}, {"epoch", 1}, {"loss", loss}, {"tokens", 360}, {"tok_per_s", 9000.0}}).dump() + "\n";
     }
     write_file(folder / "metrics.jsonl", lines);
 }
@@ -77,10 +81,15 @@ Scratch::~Scratch() {
 }
 
 void write_run(const fs::path& folder, const RunShape& shape) {
-    write_config(folder, {{"command", "unlearn"}, {"method", shape.method + shape.hostile}, {"seed", 0}, {"lr", 3e-4},
-                          {"epochs", shape.epochs}, {"batch_size", 16}, {"model", "runs/demo/full/model"},
+    write_config(folder, {{"command", "unlearn"},
+                          {"method", shape.method + shape.hostile},
+                          {"seed", 0},
+                          {"lr", 3e-4},
+                          {"epochs", shape.epochs},
+                          {"batch_size", 16},
+                          {"model", "runs/demo/full/model"},
                           {"betas", {0.9, 0.999}}});
-    write_steps(folder, 4 * shape.epochs, -0.3, -4.0);
+    write_steps(folder, 4 * shape.epochs, -0.3, -shape.peak);
     for (int epoch = 0; epoch <= shape.epochs; ++epoch)
         write_evaluation(folder / "epochs" / std::to_string(epoch), shape, epoch);
     if (shape.selected == 0) return;

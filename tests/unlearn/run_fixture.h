@@ -20,12 +20,12 @@ struct Scratch {
 struct RunShape {
     std::string method = "ga";
     int epochs = 10;
-    int rows = 64;                   // questions in the forget set
-    double peak = 5.0;               // the epoch at which forget quality is highest
-    double price = 0.004;            // utility lost by the square of an epoch
-    int selected = 4;                // 0: no selection.json
+    int rows = 64;                                   // questions in the forget set
+    double peak = 5.0;                               // the epoch at which forget quality is highest
+    double price = 0.004;                            // utility lost by the square of an epoch
+    int selected = 4;                                // 0: no selection.json
     std::vector<double> alphas = {0.25, 0.5, 1, 2};  // extrapolated from the selected epoch
-    std::string hostile;             // put into names, prompts and generations
+    std::string hostile = {};                        // put into names, prompts and generations
 };
 
 /// Writes the whole run folder that `unlearn` and `extrapolate` leave behind.
