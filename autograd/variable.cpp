@@ -43,8 +43,11 @@ Sink sink_of(Node* node) {
 void run(Node& node) {
     std::vector<Sink> sinks;
     sinks.reserve(node.inputs.size());
-    // An input that occurs twice gets two sinks on one gradient: the second adds to what the first wrote.
     for (const auto& input : node.inputs) sinks.push_back(sink_of(input.get()));
+    // An input that occurs twice has two sinks on one gradient. Both must add: a kernel writes them in any order.
+    for (std::size_t i = 0; i < sinks.size(); ++i)
+        for (std::size_t j = i + 1; j < sinks.size(); ++j)
+            if (sinks[i].wanted() && node.inputs[i] == node.inputs[j]) sinks[i].zeroed();
     node.backward(node.grad, sinks);
 }
 
@@ -91,12 +94,14 @@ void backward(const Variable& output, const Tensor& seed) {
     require(seed.defined() || output.value().numel() == 1, "backward() without a seed needs one element, got shape ",
             tensor::to_string(output.value().shape()));
     const std::shared_ptr<Node>& root = output.node();
-    root->grad = Tensor::empty(root->shape, root->grad_dtype, root->device);
-    if (seed.defined())
-        tensor::copy(root->grad, seed);
-    else
-        tensor::fill(root->grad, 1.0);
+    const Tensor start = seed.defined() ? seed : Tensor::full(root->shape, root->grad_dtype, 1.0, root->device);
+    require(start.shape() == root->shape, "backward() of shape ", tensor::to_string(root->shape),
+            " with a seed of shape ", tensor::to_string(start.shape()));
     auto nodes = reachable(root);
+    for (const auto& node : nodes)
+        require(node->leaf || node->backward, "backward() twice through one op, which keeps nothing after the first; ",
+                "compute the value again or add the losses before");
+    sink_of(root.get()).add(start);
     for (auto& node : nodes) {
         if (node->leaf) continue;
         if (node->grad.defined()) run(*node);

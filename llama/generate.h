@@ -16,7 +16,7 @@ struct GenerateOptions {
     std::uint64_t seed = 0;
     std::int64_t batch_size = 128;  // prompts that run at once
     bool stop_at_eos = true;
-    std::function<void(std::size_t prompt, std::int32_t id)> on_token;  // each new token as it comes
+    std::function<void(std::size_t prompt, std::int32_t id)> on_token = {};  // each new token as it comes
 };
 
 /// The new ids of each prompt, without the EOS that ended it. Draws depend on seed, prompt index and step alone.

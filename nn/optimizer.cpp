@@ -53,14 +53,16 @@ std::map<std::string, Tensor> AdamW::state() const {
 }
 
 void AdamW::load_state(const std::map<std::string, Tensor>& saved, std::int64_t steps) {
-    for (const auto& [name, target] : state()) {
+    const std::map<std::string, Tensor> own = state();
+    for (const auto& [name, target] : own) {
         const auto found = saved.find(name);
         require_input(found != saved.end(), "checkpoint lacks ", name, "; it was made by another model");
-        require_input(found->second.shape() == target.shape() && found->second.dtype() == target.dtype(),
-                      "checkpoint has ", name, " of shape ", tensor::to_string(found->second.shape()),
-                      ", the model needs ", tensor::to_string(target.shape()));
-        tensor::copy(target, found->second);
+        const Tensor& source = found->second;
+        require_input(source.shape() == target.shape() && source.dtype() == target.dtype(), "checkpoint has ", name,
+                      " of ", name_of(source.dtype()), tensor::to_string(source.shape()), ", the model needs ",
+                      name_of(target.dtype()), tensor::to_string(target.shape()));
     }
+    for (const auto& [name, target] : own) tensor::copy(target, saved.at(name));
     for (const Slot& slot : slots_) tensor::copy(slot.parameter.variable.value(), slot.master);
     steps_ = steps;
 }

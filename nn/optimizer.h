@@ -30,7 +30,7 @@ public:
     /// Everything a resumed run needs beside the step count: "master.NAME", "m.NAME", "v.NAME", sharing storage.
     std::map<std::string, Tensor> state() const;
     /// Copies a saved state in, and the masters into the parameters. Error when a tensor is missing or of another
-    /// shape.
+    /// shape or type; then nothing has changed.
     void load_state(const std::map<std::string, Tensor>& state, std::int64_t steps);
 
 private:

@@ -49,6 +49,8 @@ Progress::~Progress() {
 
 void Progress::update(double done, const std::string& figures) {
     const bool last = done >= total_;
+    if (finished_ && last) return;
+    finished_ = last;
     if (!last && since(shown_) < (terminal_ ? seconds_between_frames : seconds_between_lines)) return;
     shown_ = Clock::now();
     const double elapsed = since(start_);

@@ -24,6 +24,7 @@ private:
     double total_;
     bool terminal_;
     bool open_ = false;
+    bool finished_ = false;
     Clock::time_point start_;
     Clock::time_point shown_;
 };

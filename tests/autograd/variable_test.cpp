@@ -1,0 +1,229 @@
+// The tape: what is recorded, in which order gradients come back, and what memory is held in the meantime.
+#include "autograd/variable.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "autograd/gradcheck.h"
+#include "autograd/ops.h"
+#include "tensor/allocator.h"
+#include "tests/autograd/inputs.h"
+
+namespace uipe::autograd {
+namespace {
+
+using tensor::DType;
+using test::normal;
+using test::same_bits;
+
+Variable vector_leaf(const std::vector<double>& values) { return Variable::leaf(Tensor::from(values)); }
+
+std::vector<double> grad_of(const Variable& x) { return test::doubles(x.grad()); }
+
+TEST(Variable, ConstantsAreNotRecorded) {
+    const Variable c(normal({3}, 1));
+    EXPECT_FALSE(c.requires_grad());
+    EXPECT_FALSE(mul(c, c).requires_grad());
+    EXPECT_TRUE(mul(c, Variable::leaf(normal({3}, 2))).requires_grad());
+    EXPECT_FALSE(c.grad().defined());
+}
+
+TEST(Variable, ParametersHoldGradientsInTheAccumulatorsType) {
+    const auto type_of_gradient = [](const Variable& x) {
+        backward(sum(scale(x, 2.0)));
+        return x.grad().dtype();
+    };
+    EXPECT_EQ(type_of_gradient(Variable::parameter(normal({3}, 1, 1.0, DType::f64))), DType::f64);
+    EXPECT_EQ(type_of_gradient(Variable::parameter(normal({3}, 1, 1.0, DType::f32))), DType::f32);
+    EXPECT_EQ(type_of_gradient(Variable::parameter(normal({3}, 1, 1.0, DType::bf16))), DType::f32);
+    EXPECT_EQ(type_of_gradient(Variable::leaf(normal({3}, 1, 1.0, DType::bf16))), DType::bf16);
+}
+
+TEST(Variable, AnInputUsedTwice) {
+    const Variable x = vector_leaf({3.0, -5.0});
+    backward(sum(mul(x, x)));
+    EXPECT_EQ(grad_of(x), (std::vector<double>{6.0, -10.0}));
+}
+
+TEST(Variable, ADiamond) {
+    // z = (2x)(x²) = 2x³; both arms meet again, and x² is used by two ops.
+    const Variable x = vector_leaf({3.0, -1.0});
+    const Variable square = mul(x, x);
+    const Variable z = add(mul(scale(x, 2.0), square), square);
+    EXPECT_EQ(test::doubles(z.value()), (std::vector<double>{63.0, -1.0}));
+    backward(sum(z));
+    EXPECT_EQ(grad_of(x), (std::vector<double>{60.0, 4.0}));  // 6x² + 2x
+}
+
+TEST(Variable, ALadderOfDiamondsRunsEachOpOnce) {
+    // 2^60 paths from y to x: only a walk over nodes, not over paths, ends.
+    const Variable x = vector_leaf({1.0});
+    Variable y = x;
+    for (int i = 0; i < 60; ++i) y = add(y, y);
+    backward(y);
+    EXPECT_EQ(grad_of(x).front(), std::pow(2.0, 60));
+}
+
+TEST(Variable, AnInputFarBelowAndNear) {
+    const Variable x = vector_leaf({2.0});
+    Variable y = x;
+    for (int i = 0; i < 3; ++i) y = mul(y, x);  // x⁴
+    backward(y);
+    EXPECT_EQ(grad_of(x).front(), 32.0);
+}
+
+TEST(Variable, GradientsAddUpOverBackwards) {
+    const Variable x = vector_leaf({3.0, 4.0});
+    backward(sum(mul(x, x)));
+    const Tensor held = x.grad();
+    backward(sum(scale(x, 10.0)));
+    EXPECT_EQ(grad_of(x), (std::vector<double>{16.0, 18.0}));
+    EXPECT_EQ(held.raw(), x.grad().raw()) << "the second backward adds in place";
+    x.zero_grad();
+    EXPECT_EQ(grad_of(x), (std::vector<double>{0.0, 0.0}));
+    backward(sum(x));
+    EXPECT_EQ(grad_of(x), (std::vector<double>{1.0, 1.0}));
+}
+
+TEST(Variable, BackwardOfALeafAddsToItsGradient) {
+    const Variable x = vector_leaf({3.0});
+    backward(scale(x, 2.0));
+    backward(x);
+    EXPECT_EQ(grad_of(x).front(), 3.0);
+}
+
+TEST(Variable, TheSeedWeighsTheOutput) {
+    const Variable x = vector_leaf({1.0, 2.0, 3.0});
+    backward(mul(x, x), Tensor::from(std::vector<double>{1.0, 10.0, 100.0}));
+    EXPECT_EQ(grad_of(x), (std::vector<double>{2.0, 40.0, 600.0}));
+}
+
+TEST(Variable, DetachCutsTheTape) {
+    const Variable x = vector_leaf({3.0});
+    backward(mul(x.detach(), x));
+    EXPECT_EQ(grad_of(x).front(), 3.0);
+    EXPECT_FALSE(scale(x, 2.0).detach().requires_grad());
+}
+
+TEST(Variable, NoGradRecordsNothing) {
+    const Variable x = vector_leaf({3.0});
+    {
+        const NoGrad outer;
+        {
+            const NoGrad inner;
+            EXPECT_FALSE(recording());
+        }
+        EXPECT_FALSE(recording()) << "the inner guard must not end the outer one";
+        EXPECT_FALSE(mul(x, x).requires_grad());
+        EXPECT_TRUE(std::async(std::launch::async, [] { return recording(); }).get()) << "a guard is of one thread";
+    }
+    EXPECT_TRUE(recording());
+    EXPECT_TRUE(mul(x, x).requires_grad());
+}
+
+TEST(Variable, NoGradEndsWithAnException) {
+    EXPECT_THROW(
+        {
+            const NoGrad guard;
+            throw Error("out");
+        },
+        Error);
+    EXPECT_TRUE(recording());
+}
+
+TEST(Variable, Errors) {
+    const Variable constant(normal({1}, 1));
+    EXPECT_THROW(backward(constant), Error);
+    const Variable x = Variable::leaf(normal({2, 3}, 1));
+    EXPECT_THROW(backward(mul(x, x)), Error) << "six elements without a seed";
+    EXPECT_THROW(backward(mul(x, x), normal({3, 2}, 2)), Error) << "a seed of another shape";
+    EXPECT_THROW(backward(Variable()), Error);
+}
+
+TEST(Variable, ASpentTapeIsAnErrorNotAWrongGradient) {
+    const Variable x = vector_leaf({3.0});
+    const Variable shared = mul(x, x);
+    const Variable y = scale(shared, 2.0);
+    const Variable z = scale(shared, 3.0);
+    backward(y);
+    EXPECT_THROW(backward(y), Error) << "the same output twice";
+    EXPECT_THROW(backward(z), Error) << "another output over a spent op";
+}
+
+// --- Memory. One unit is a megabyte; index tensors and control blocks are far below. -------------------------------
+
+constexpr std::int64_t elements = 1 << 17;
+constexpr double unit = elements * sizeof(double);
+
+double units_in_use() { return static_cast<double>(tensor::memory_stats().in_use) / unit; }
+double units_at_peak() { return static_cast<double>(tensor::memory_stats().peak) / unit; }
+
+TEST(Memory, ValuesThatNoBackwardReadsAreFreed) {
+    const Variable x = Variable::leaf(normal({elements}, 1));
+    const double before = units_in_use();
+    tensor::reset_peak();
+    Variable y = x;
+    for (int i = 0; i < 40; ++i) y = add(scale(y, 0.5), scale(y, 0.5));
+    EXPECT_LE(units_at_peak() - before, 5.0);  // y, two halves, their sum
+    EXPECT_LE(units_in_use() - before, 1.1);   // y
+    backward(sum(y));
+    EXPECT_LE(units_at_peak() - before, 8.0);  // and a few gradients, not forty
+    EXPECT_EQ(grad_of(x).front(), 1.0);
+}
+
+TEST(Memory, ValuesThatABackwardReadsAreHeldUntilThen) {
+    const Variable x = Variable::leaf(normal({elements}, 1));
+    const double before = units_in_use();
+    Variable y = x;
+    for (int i = 0; i < 20; ++i) y = log_sigmoid(y);
+    EXPECT_NEAR(units_in_use() - before, 20.0, 0.5);
+    y = sum(y);
+    EXPECT_NEAR(units_in_use() - before, 19.0, 0.5) << "sum() reads nothing, so the last value went";
+    tensor::reset_peak();
+    backward(y);
+    EXPECT_LE(units_at_peak() - before, 22.5);  // 19 values and a gradient on either side of an op
+    EXPECT_NEAR(units_in_use() - before, 1.0, 0.1) << "only the gradient of x is left";
+}
+
+/// An op that passes its input on and notes, on the way back, what memory is in use.
+Variable note_memory(const Variable& x, double& units) {
+    return record(x.value(), {x}, [&units](const Tensor& dy, std::span<Sink> in) {
+        units = units_in_use();
+        in[0].add(dy);
+    });
+}
+
+TEST(Memory, BackwardFreesAsItGoes) {
+    const Variable x = Variable::leaf(normal({elements}, 1));
+    double late = 0.0;
+    double early = 0.0;
+    Variable y = note_memory(x, late);
+    for (int i = 0; i < 20; ++i) y = log_sigmoid(y);
+    y = sum(note_memory(y, early));
+    backward(y);
+    EXPECT_LE(late - early, -18.0);
+}
+
+TEST(Memory, DroppingTheOutputDropsTheTape) {
+    const Variable x = Variable::leaf(normal({elements}, 1));
+    const double before = units_in_use();
+    {
+        Variable y = x;
+        for (int i = 0; i < 5; ++i) y = log_sigmoid(y);
+    }
+    EXPECT_EQ(units_in_use(), before);
+}
+
+TEST(Memory, NoGradHoldsNothing) {
+    const Variable x = Variable::leaf(normal({elements}, 1));
+    const double before = units_in_use();
+    tensor::reset_peak();
+    const NoGrad guard;
+    Variable y = x;
+    for (int i = 0; i < 20; ++i) y = log_sigmoid(y);
+    EXPECT_LE(units_at_peak() - before, 2.5);
+}
+
+}  // namespace
+}  // namespace uipe::autograd

@@ -1,0 +1,279 @@
+#include "nn/optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/autograd/inputs.h"
+
+namespace uipe::nn {
+namespace {
+
+using tensor::DType;
+using test::apart;
+using test::normal;
+using test::same_bits;
+
+Parameter parameter(const std::string& name, Tensor value) { return {name, Variable::parameter(std::move(value))}; }
+
+/// Puts `grad` where a backward would.
+void set_gradient(const Parameter& p, const Tensor& grad) {
+    p.variable.zero_grad();
+    autograd::backward(p.variable, grad);
+}
+
+// --- AdamW -----------------------------------------------------------------------------------------------------------
+
+/// Loshchilov & Hutter 2019, algorithm 2, for one weight in f64: no code shared with the program.
+struct Reference {
+    double w, m = 0.0, v = 0.0;
+    int t = 0;
+
+    void step(double g, double lr, double decay, double beta1 = 0.9, double beta2 = 0.999, double eps = 1e-8) {
+        ++t;
+        m = beta1 * m + (1.0 - beta1) * g;
+        v = beta2 * v + (1.0 - beta2) * g * g;
+        const double m_hat = m / (1.0 - std::pow(beta1, t));
+        const double v_hat = v / (1.0 - std::pow(beta2, t));
+        w = w - lr * (m_hat / (std::sqrt(v_hat) + eps) + decay * w);
+    }
+};
+
+TEST(AdamW, ThreeStepsByHand) {
+    // beta1 = beta2 = 1/2, eps = 0, decay 1/2, gradients 1, 1, -1, rate 1/4:
+    // 1. m = 1/2, v = 1/2; hats 1, 1;            w = 2 - 1/4 (1 + 1)         = 3/2
+    // 2. m = 3/4, v = 3/4; hats 1, 1;            w = 3/2 - 1/4 (1 + 3/4)     = 17/16
+    // 3. m = -1/8, v = 7/8; hats -1/7, 1;        w = 17/16 - 1/4 (-1/7 + 17/32) = 17/16 - 87/896
+    const Parameter p = parameter("w", Tensor::from(std::vector<double>{2.0}, {1, 1}));
+    AdamW optimizer({p}, {.beta1 = 0.5, .beta2 = 0.5, .eps = 0.0, .weight_decay = 0.5});
+    const double expected[] = {1.5, 1.0625, 1.0625 - 87.0 / 896.0};
+    const double gradients[] = {1.0, 1.0, -1.0};
+    for (int i = 0; i < 3; ++i) {
+        set_gradient(p, Tensor::full({1, 1}, DType::f64, gradients[i]));
+        optimizer.step(0.25, 1.0);
+        EXPECT_NEAR(p.variable.value().item(), expected[i], 1e-15) << "step " << i + 1;
+        EXPECT_EQ(p.variable.grad().item(), 0.0) << "step() zeroes the gradient";
+    }
+    EXPECT_EQ(optimizer.steps(), 3);
+}
+
+void expect_as_reference(DType dtype, double tolerance) {
+    const Parameter p = parameter("w", normal({3, 5}, 1, 1.0, dtype));
+    AdamW optimizer({p}, {.weight_decay = 0.1});
+    std::vector<Reference> reference;
+    for (const double w : test::doubles(p.variable.value())) reference.push_back({w});
+    for (std::uint64_t i = 0; i < 50; ++i) {
+        const Tensor grad = normal({3, 5}, 100 + i, 1e-3, dtype);
+        const double lr = 1e-2 / static_cast<double>(i + 1);
+        set_gradient(p, grad);
+        optimizer.step(lr, 0.25);
+        for (std::size_t j = 0; j < reference.size(); ++j) reference[j].step(0.25 * test::doubles(grad)[j], lr, 0.1);
+    }
+    std::vector<double> expected;
+    for (const Reference& r : reference) expected.push_back(r.w);
+    EXPECT_LE(apart(p.variable.value(), Tensor::from(expected, {3, 5})), tolerance);
+}
+
+TEST(AdamW, EqualsAnIndependentLoop) {
+    expect_as_reference(DType::f64, 1e-14);
+    expect_as_reference(DType::f32, 50 * 6e-8);  // one rounding of w a step
+}
+
+TEST(AdamW, DecaysVectorsOnlyWhenAsked) {
+    for (const bool vectors : {false, true}) {
+        const Parameter norm = parameter("norm", Tensor::full({4}, DType::f64, 1.0));
+        const Parameter matrix = parameter("matrix", Tensor::full({2, 2}, DType::f64, 1.0));
+        AdamW optimizer({norm, matrix}, {.weight_decay = 0.1, .decay_vectors = vectors});
+        for (const Parameter& p : {norm, matrix})
+            set_gradient(p, Tensor::zeros(p.variable.value().shape(), DType::f64));
+        optimizer.step(0.5, 1.0);
+        EXPECT_EQ(norm.variable.value().data<double>()[0], vectors ? 0.95 : 1.0);
+        EXPECT_EQ(matrix.variable.value().data<double>()[0], 0.95);
+    }
+}
+
+TEST(AdamW, LeavesAParameterWithoutGradientAlone) {
+    const Parameter used = parameter("used", normal({2, 2}, 1));
+    const Parameter idle = parameter("idle", normal({2, 2}, 2));
+    const Tensor before = idle.variable.value().clone();
+    AdamW optimizer({used, idle}, {.weight_decay = 0.1});
+    set_gradient(used, normal({2, 2}, 3));
+    optimizer.step(0.1, 1.0);
+    EXPECT_TRUE(same_bits(idle.variable.value(), before));
+}
+
+TEST(AdamW, TheMasterOfABf16WeightMovesWhereTheWeightCannot) {
+    const Parameter p = parameter("w", Tensor::full({2, 2}, DType::bf16, 1.0));
+    AdamW optimizer({p}, {.weight_decay = 0.0});
+    const Tensor master = optimizer.masters().at("w");
+    ASSERT_EQ(master.dtype(), DType::f32);
+    for (int i = 1; i <= 100; ++i) {
+        set_gradient(p, Tensor::full({2, 2}, DType::f32, 0.5));
+        ASSERT_EQ(p.variable.grad().dtype(), DType::f32);
+        optimizer.step(1e-5, 1.0);
+        // A constant gradient moves each step by lr. f32 rounds to 6e-8 near 1.
+        EXPECT_NEAR(test::doubles(master)[0], 1.0 - 1e-5 * i, 6e-8 * i) << "step " << i;
+        // bf16 below 1 has steps of 2^-8: half of one, 0.00195, is 195 steps of lr away.
+        EXPECT_EQ(test::doubles(p.variable.value())[0], 1.0) << "step " << i;
+    }
+    for (int i = 0; i < 200; ++i) {
+        set_gradient(p, Tensor::full({2, 2}, DType::f32, 0.5));
+        optimizer.step(1e-5, 1.0);
+    }
+    EXPECT_EQ(test::doubles(p.variable.value())[0], 1.0 - 1.0 / 256.0) << "in the end the weight follows its master";
+}
+
+TEST(AdamW, AnF32WeightIsItsOwnMaster) {
+    const Parameter p = parameter("w", normal({2, 2}, 1, 1.0, DType::f32));
+    const AdamW optimizer({p}, {});
+    EXPECT_EQ(optimizer.masters().at("w").raw(), p.variable.value().raw());
+}
+
+// --- Its state -------------------------------------------------------------------------------------------------------
+
+struct Training {
+    Parameters parameters;
+    AdamW optimizer;
+
+    explicit Training(DType dtype, std::uint64_t seed = 0)
+        : parameters{parameter("a", normal({3, 5}, seed + 1, 1.0, dtype)),
+                     parameter("b", normal({7}, seed + 2, 1.0, dtype))},
+          optimizer(parameters, {.weight_decay = 0.1}) {}
+
+    void step(std::uint64_t i) {
+        for (const Parameter& p : parameters) set_gradient(p, normal(p.variable.value().shape(), 50 + i));
+        optimizer.step(1e-3, 1.0);
+    }
+};
+
+std::map<std::string, Tensor> copy_of(const std::map<std::string, Tensor>& state) {
+    std::map<std::string, Tensor> out;
+    for (const auto& [name, t] : state) out[name] = t.clone();
+    return out;
+}
+
+TEST(AdamW, AResumedRunEqualsTheWholeOneBitForBit) {
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+        Training whole(dtype);
+        for (std::uint64_t i = 0; i < 3; ++i) whole.step(i);
+        const std::map<std::string, Tensor> saved = copy_of(whole.optimizer.state());
+        Training resumed(dtype, 1000);  // other weights, all to be replaced
+        resumed.step(0);
+        resumed.optimizer.load_state(saved, whole.optimizer.steps());
+        EXPECT_EQ(resumed.optimizer.steps(), 3);
+        for (std::size_t i = 0; i < 2; ++i)
+            EXPECT_TRUE(same_bits(resumed.parameters[i].variable.value(), whole.parameters[i].variable.value()));
+        for (std::uint64_t i = 3; i < 6; ++i) {
+            whole.step(i);
+            resumed.step(i);
+        }
+        for (const auto& [name, t] : whole.optimizer.state())
+            EXPECT_TRUE(same_bits(resumed.optimizer.state().at(name), t)) << name << " in " << name_of(dtype);
+        for (std::size_t i = 0; i < 2; ++i)
+            EXPECT_TRUE(same_bits(resumed.parameters[i].variable.value(), whole.parameters[i].variable.value()));
+    }
+}
+
+TEST(AdamW, StateNamesEveryTensorOnce) {
+    std::vector<std::string> names;
+    for (const auto& [name, t] : Training(DType::bf16).optimizer.state()) names.push_back(name);
+    EXPECT_EQ(names, (std::vector<std::string>{"m.a", "m.b", "master.a", "master.b", "v.a", "v.b"}));
+}
+
+TEST(AdamW, AStateThatDoesNotFitIsRefused) {
+    Training run(DType::f32);
+    const std::map<std::string, Tensor> good = copy_of(run.optimizer.state());
+    const auto message = [&](const std::map<std::string, Tensor>& state) -> std::string {
+        try {
+            run.optimizer.load_state(state, 1);
+        } catch (const InputError& e) {
+            return e.what();
+        }
+        return "accepted";
+    };
+    EXPECT_EQ(message(good), "accepted");
+    for (const char* name : {"m.a", "master.b", "v.b"}) {
+        auto missing = good;
+        missing.erase(name);
+        EXPECT_NE(message(missing).find(name), std::string::npos) << message(missing);
+        auto shape = good;
+        shape[name] = normal({2, 2}, 1, 1.0, DType::f32);
+        EXPECT_NE(message(shape).find("[2,2]"), std::string::npos) << message(shape);
+        auto type = good;
+        type[name] = good.at(name).to(DType::f64);
+        EXPECT_NE(message(type).find(name), std::string::npos) << message(type);
+    }
+}
+
+TEST(AdamW, ARefusedStateChangesNothing) {
+    Training run(DType::f32);
+    run.step(0);
+    auto bad = copy_of(run.optimizer.state());
+    const std::map<std::string, Tensor> before = copy_of(bad);
+    for (auto& [name, t] : bad) tensor::fill(t, 5.0);
+    bad.erase("v.b");  // the last by name
+    EXPECT_THROW(run.optimizer.load_state(bad, 9), InputError);
+    for (const auto& [name, t] : run.optimizer.state()) EXPECT_TRUE(same_bits(t, before.at(name))) << name;
+    EXPECT_EQ(run.optimizer.steps(), 1);
+}
+
+// --- Clipping --------------------------------------------------------------------------------------------------------
+
+TEST(Clipping, GlobalGradNorm) {
+    const Parameters p = {parameter("a", normal({2}, 1)), parameter("b", normal({1, 2}, 2, 1.0, DType::bf16)),
+                          parameter("no gradient", normal({3}, 3))};
+    EXPECT_EQ(global_grad_norm(p), 0.0);
+    set_gradient(p[0], Tensor::from(std::vector<double>{1.0, -2.0}));
+    set_gradient(p[1], Tensor::from(std::vector<double>{2.0, 4.0}, {1, 2}));
+    EXPECT_DOUBLE_EQ(global_grad_norm(p), 5.0);
+}
+
+TEST(Clipping, Scale) {
+    EXPECT_EQ(clip_scale(0.5, 1.0), 1.0);
+    EXPECT_EQ(clip_scale(0.0, 1.0), 1.0);
+    EXPECT_DOUBLE_EQ(clip_scale(4.0, 1.0), 1.0 / (4.0 + 1e-6));
+    EXPECT_DOUBLE_EQ(clip_scale(1.0, 1.0), 1.0 / (1.0 + 1e-6)) << "as PyTorch, which clips a norm of exactly the bound";
+    EXPECT_EQ(clip_scale(1e9, 0.0), 1.0) << "0 switches clipping off";
+}
+
+// --- Schedules -------------------------------------------------------------------------------------------------------
+
+TEST(Schedules, WarmUp) {
+    for (const Schedule s : {Schedule::constant, Schedule::linear, Schedule::cosine}) {
+        EXPECT_EQ(schedule_factor(s, 0, 4, 20), 0.0) << "as transformers, the first step has rate 0";
+        EXPECT_DOUBLE_EQ(schedule_factor(s, 1, 4, 20), 0.25);
+        EXPECT_DOUBLE_EQ(schedule_factor(s, 3, 4, 20), 0.75);
+        EXPECT_DOUBLE_EQ(schedule_factor(s, 4, 4, 20), 1.0);
+        EXPECT_DOUBLE_EQ(schedule_factor(s, 0, 0, 20), 1.0) << "without warm-up the first step has the full rate";
+        EXPECT_DOUBLE_EQ(schedule_factor(s, 1, 1, 2), 1.0);
+    }
+}
+
+TEST(Schedules, Decay) {
+    EXPECT_EQ(schedule_factor(Schedule::constant, 19, 4, 20), 1.0);
+    // 16 steps of decay: the last has 1/16 left, and the one that never comes would have nothing.
+    EXPECT_DOUBLE_EQ(schedule_factor(Schedule::linear, 12, 4, 20), 0.5);
+    EXPECT_DOUBLE_EQ(schedule_factor(Schedule::linear, 19, 4, 20), 1.0 / 16.0);
+    EXPECT_EQ(schedule_factor(Schedule::linear, 20, 4, 20), 0.0);
+    EXPECT_DOUBLE_EQ(schedule_factor(Schedule::cosine, 12, 4, 20), 0.5);
+    EXPECT_DOUBLE_EQ(schedule_factor(Schedule::cosine, 8, 4, 20), 0.5 + std::sqrt(0.125));  // (1 + cos 45°) / 2
+    EXPECT_NEAR(schedule_factor(Schedule::cosine, 19, 4, 20), 0.00960735979838, 1e-14);     // (1 - cos(π/16)) / 2
+    EXPECT_EQ(schedule_factor(Schedule::cosine, 20, 4, 20), 0.0);
+}
+
+TEST(Schedules, NeverOutsideZeroToOne) {
+    for (const Schedule s : {Schedule::constant, Schedule::linear, Schedule::cosine})
+        for (const std::int64_t warmup : {0, 1, 7, 30})  // also a warm-up longer than the run
+            for (std::int64_t step = 0; step < 25; ++step) {
+                const double f = schedule_factor(s, step, warmup, 20);
+                EXPECT_TRUE(0.0 <= f && f <= 1.0) << f << " at " << step;
+            }
+}
+
+TEST(Schedules, Names) {
+    EXPECT_EQ(schedule_named("constant"), Schedule::constant);
+    EXPECT_EQ(schedule_named("linear"), Schedule::linear);
+    EXPECT_EQ(schedule_named("cosine"), Schedule::cosine);
+    EXPECT_THROW(schedule_named("Cosine"), InputError);
+}
+
+}  // namespace
+}  // namespace uipe::nn
