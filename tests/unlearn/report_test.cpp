@@ -79,6 +79,15 @@ TEST(Report, EveryExtrapolatedPointHasItsControl) {
     EXPECT_NE(page.find("0.50</td><td class=\"number\">1.50</td>"), std::string::npos);  // α and 1 + α
 }
 
+TEST(Report, OverForgettingIsMarkedOnceUnlearningBegan) {
+    const Scratch scratch;
+    testing::write_run(scratch.path / "ga", {});
+    write_file(scratch.path / "retain.json", "{\"forget_truth_ratio_median\": 0.5}");  // below every epoch's
+    const std::string page = page_of(scratch, {"ga"}, {.retain = scratch.path / "retain.json"});
+    const std::string arrow = "<span class=\"over\">&#8239;↑</span></td>";
+    EXPECT_EQ(occurrences(page, arrow), 7u);  // selected, four extrapolated, two controls; not before unlearning
+}
+
 TEST(Report, ChoosesControlsAndPoints) {
     const Scratch scratch;
     testing::write_run(scratch.path / "ga", {.epochs = 8, .peak = 5, .selected = 2, .alphas = {0.5, 1.0, 3.75}});
