@@ -126,7 +126,7 @@ Json config_of(const CLI::App& command) {
         if (name.empty() || name == "help") continue;
         for (char& c : name)
             if (c == '-') c = '_';
-        if (option->get_expected_min() == 0 && option->get_type_size() == 0) {
+        if (option->get_expected_min() == 0) {  // a flag
             out[name] = option->count() > 0;
         } else if (option->get_expected_max() > 1) {
             Json list = Json::array();
