@@ -78,12 +78,12 @@ public:
             seconds += info.seconds;
             result_.tokens_per_second = tokens / seconds;
             progress.update(static_cast<double>(info.step), figures(info));
-            const bool stopping = stop_asked || (job_.stop_after > 0 && info.step - first >= job_.stop_after);
             if (trainer_->at_epoch_end()) finish_epoch(info.epoch);
+            const bool asked = stop_asked;  // read once: it may change any time
+            const bool stopping = asked || (job_.stop_after > 0 && info.step - first >= job_.stop_after);
             const bool due = job_.checkpoint_steps > 0 && info.step % job_.checkpoint_steps == 0;
             if (stopping || due || trainer_->at_epoch_end()) trainer_->save(folder_->checkpoint());
-            if (stop_asked)
-                throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
+            if (asked) throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
             if (stopping) break;
         }
         result_.step = trainer_->step();
