@@ -52,9 +52,26 @@ LoadedModel starting_model(const TrainingJob& job) {
     return out;
 }
 
+/// Throws InputError when --overwrite would remove what the run reads.
+void check_overwrite(const TrainingJob& job) {
+    if (!job.overwrite) return;
+    std::vector<fs::path> inputs{job.model, job.init, job.tokenizer, job.evaluation.tofu, job.evaluation.retain_log};
+    for (const auto* files : {&job.data, &job.replay, &job.retain})
+        inputs.insert(inputs.end(), files->begin(), files->end());
+    const fs::path out = fs::weakly_canonical(job.out);
+    for (const fs::path& input : inputs) {
+        if (input.empty()) continue;
+        const fs::path path = fs::weakly_canonical(input);
+        const bool inside = std::mismatch(out.begin(), out.end(), path.begin(), path.end()).first == out.end();
+        require_input(!inside, job.out.string(), ": --overwrite would remove ", input.string(),
+                      ", which this run reads; choose another --out");
+    }
+}
+
 class Run {
 public:
     Run(const TrainingJob& job, const std::string& config) : job_(job), start_(starting_model(job)) {
+        check_overwrite(job);
         start_.model->set_recompute(job.recompute);
         if (!job.evaluation.tofu.empty()) evaluation_.emplace(job.evaluation);
         make_trainer();
