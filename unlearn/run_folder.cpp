@@ -26,7 +26,23 @@ std::string difference(const Json& there, const Json& here) {
     return "values differ";
 }
 
+/// Removes what a killed process left half-written.
+void remove_temporaries(const fs::path& folder) {
+    if (!fs::is_directory(folder)) return;
+    std::vector<fs::path> found;
+    for (const auto& entry : fs::directory_iterator(folder))
+        if (entry.path().filename().string().find(".tmp-") != std::string::npos) found.push_back(entry.path());
+    for (const fs::path& path : found) fs::remove_all(path);
+}
+
 }  // namespace
+
+void require_free(const fs::path& path, bool overwrite, const std::string& mark) {
+    if (!fs::exists(path) || (fs::is_directory(path) && fs::is_empty(path))) return;
+    require_input(overwrite, path.string(), ": exists already; choose another --out, or give --overwrite");
+    require_input(fs::exists(path / mark), path.string(), ": holds no ", mark,
+                  ", so --overwrite leaves it alone; choose another --out");
+}
 
 RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume, bool overwrite)
     : path_(std::move(path)) {
@@ -39,16 +55,15 @@ RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume,
             there.is_object() && comparable(there) == comparable(config), path_.string(),
             ": cannot resume with other settings: ",
             there.is_object() ? difference(comparable(there), comparable(config)) : "config.json is no object");
+        remove_temporaries(path_);
+        remove_temporaries(path_ / "epochs");
         return;
     }
-    if (fs::exists(path_) && !(fs::is_directory(path_) && fs::is_empty(path_))) {
-        require_input(overwrite, path_.string(), ": exists already; choose another --out, or --resume, or --overwrite");
-        require_input(fs::exists(file), path_.string(),
-                      ": is no run folder, so --overwrite leaves it alone; choose another --out");
-        fs::remove_all(path_);
-    }
+    require_free(path_, overwrite, "metrics.jsonl");
+    fs::remove_all(path_);
     fs::create_directories(path_);
     write_json(file, config);
+    write_file(path_ / "metrics.jsonl", "");  // with it this is a run, even if it is killed before the first step
 }
 
 void RunFolder::rewind_metrics(std::int64_t step) const {

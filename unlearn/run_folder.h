@@ -8,6 +8,10 @@
 
 namespace uipe::unlearn {
 
+/// What every command that writes a folder asks first. InputError unless `path` is missing, an empty folder or, with
+/// `overwrite`, a folder that holds `mark`, the file by which this command knows its own: no other is ever replaced.
+void require_free(const fs::path& path, bool overwrite, const std::string& mark);
+
 class RunFolder {
 public:
     /// Starts a run in `path`, or goes on with the one there when `resume`. `config` is the run's every value as JSON

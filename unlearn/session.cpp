@@ -32,6 +32,8 @@ eval::Protocol protocol_named(const std::string& name) {
 }
 
 Evaluation::Evaluation(const EvalSettings& settings) : settings_(settings) {
+    require_input(settings.max_rows >= 0, "--eval-rows must be 0 (all) or more, not ", settings.max_rows);
+    require_input(settings.max_new_tokens >= 0, "--eval-tokens must not be negative");
     sets_ = eval::read_tofu(settings.tofu, settings.split, settings.max_rows);
     llama::prompt_template(settings.form);
     if (settings.retain_log.empty()) return;

@@ -138,6 +138,9 @@ void Trainer::load(const fs::path& folder) {
     require_input(state["steps_per_epoch"].get<std::int64_t>() == steps_per_epoch_, folder.string(),
                   ": was saved with ", state["steps_per_epoch"].dump(), " steps an epoch, this run has ",
                   steps_per_epoch_, "; resume with the same data and --batch-size");
+    require_input(state["step"].get<std::uint64_t>() <= static_cast<std::uint64_t>(total_steps()), folder.string(),
+                  ": was saved after step ", state["step"].dump(), ", this run has ", total_steps(),
+                  "; resume with the same --epochs");
     optimizer_.load_state(llama::read_safetensors(folder / "state.safetensors"), state["step"].get<std::int64_t>());
     for (const nn::Parameter& p : parameters_) p.variable.zero_grad();
 }

@@ -52,9 +52,26 @@ LoadedModel starting_model(const TrainingJob& job) {
     return out;
 }
 
+/// Throws InputError when --overwrite would remove what the run reads.
+void check_overwrite(const TrainingJob& job) {
+    if (!job.overwrite) return;
+    std::vector<fs::path> inputs{job.model, job.init, job.tokenizer, job.evaluation.tofu, job.evaluation.retain_log};
+    for (const auto* files : {&job.data, &job.replay, &job.retain})
+        inputs.insert(inputs.end(), files->begin(), files->end());
+    const fs::path out = fs::weakly_canonical(job.out);
+    for (const fs::path& input : inputs) {
+        if (input.empty()) continue;
+        const fs::path path = fs::weakly_canonical(input);
+        const bool inside = std::mismatch(out.begin(), out.end(), path.begin(), path.end()).first == out.end();
+        require_input(!inside, job.out.string(), ": --overwrite would remove ", input.string(),
+                      ", which this run reads; choose another --out");
+    }
+}
+
 class Run {
 public:
     Run(const TrainingJob& job, const std::string& config) : job_(job), start_(starting_model(job)) {
+        check_overwrite(job);
         start_.model->set_recompute(job.recompute);
         if (!job.evaluation.tofu.empty()) evaluation_.emplace(job.evaluation);
         make_trainer();
@@ -78,12 +95,12 @@ public:
             seconds += info.seconds;
             result_.tokens_per_second = tokens / seconds;
             progress.update(static_cast<double>(info.step), figures(info));
-            const bool stopping = stop_asked || (job_.stop_after > 0 && info.step - first >= job_.stop_after);
             if (trainer_->at_epoch_end()) finish_epoch(info.epoch);
+            const bool asked = stop_asked;  // read once: it may change any time
+            const bool stopping = asked || (job_.stop_after > 0 && info.step - first >= job_.stop_after);
             const bool due = job_.checkpoint_steps > 0 && info.step % job_.checkpoint_steps == 0;
             if (stopping || due || trainer_->at_epoch_end()) trainer_->save(folder_->checkpoint());
-            if (stop_asked)
-                throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
+            if (asked) throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
             if (stopping) break;
         }
         result_.step = trainer_->step();

@@ -10,11 +10,13 @@ namespace uipe::unlearn {
 namespace {
 
 /// "{--lr 1e-5}" from {"lr": 1e-5}, for keys that the command line does not set itself.
-void append_option(std::vector<std::string>& arguments, const std::string& key, const Json& value,
-                   const std::string& file) {
+void append_option(std::vector<std::string>& arguments, const CLI::App& command, const std::string& key,
+                   const Json& value, const std::string& file) {
     std::string flag = "--" + key;
     for (char& c : flag)
         if (c == '_') c = '-';
+    require_input(command.get_option_no_throw(flag) != nullptr, file, ": \"", key, "\" is no option of uipe ",
+                  command.get_name(), "; uipe ", command.get_name(), " --help lists them");
     for (const std::string& given : arguments)
         if (given == flag || given.starts_with(flag + "=")) return;
     const auto text = [&](const Json& item) {
@@ -33,8 +35,18 @@ void append_option(std::vector<std::string>& arguments, const std::string& key, 
         arguments.push_back(text(value));
 }
 
+/// The command that the arguments name, the first of them; InputError lists the known ones.
+CLI::App& command_named(CLI::App& app, const std::string& name) {
+    std::string known;
+    for (CLI::App* command : app.get_subcommands({})) {
+        if (command->get_name() == name) return *command;
+        known += (known.empty() ? "" : ", ") + command->get_name();
+    }
+    throw InputError(cat(name.empty() ? "give a command" : cat("unknown command '", name, "'"), "; known: ", known));
+}
+
 /// Puts the options of `--config FILE` behind the arguments; flags already there win.
-std::vector<std::string> with_config_file(std::vector<std::string> arguments) {
+std::vector<std::string> with_config_file(std::vector<std::string> arguments, const CLI::App& command) {
     std::string file;
     for (std::size_t i = 0; i < arguments.size(); ++i) {
         if (arguments[i] == "--config" && i + 1 < arguments.size()) file = arguments[i + 1];
@@ -45,7 +57,7 @@ std::vector<std::string> with_config_file(std::vector<std::string> arguments) {
     require_input(config.is_object(), file, ": must hold a JSON object of options");
     const std::set<std::string> not_options{"command", "config", "resume", "overwrite"};
     for (const auto& [key, value] : config.items())
-        if (!not_options.contains(key)) append_option(arguments, key, value, file);
+        if (!not_options.contains(key)) append_option(arguments, command, key, value, file);
     return arguments;
 }
 
@@ -67,7 +79,8 @@ void parse(std::vector<std::string> arguments) {
     for (const auto add : {add_demo, add_world, add_train, add_unlearn, add_extrapolate, add_eval, add_score,
                            add_logprobs, add_generate, add_tokenize, add_convert, add_inspect, add_report})
         add(app);
-    arguments = with_config_file(std::move(arguments));
+    const std::string first = arguments.empty() ? "" : arguments.front();
+    if (!first.starts_with("-")) arguments = with_config_file(std::move(arguments), command_named(app, first));
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     try {
         app.parse(arguments);
@@ -126,7 +139,7 @@ Json config_of(const CLI::App& command) {
         if (name.empty() || name == "help") continue;
         for (char& c : name)
             if (c == '-') c = '_';
-        if (option->get_expected_min() == 0 && option->get_type_size() == 0) {
+        if (option->get_expected_min() == 0) {  // a flag
             out[name] = option->count() > 0;
         } else if (option->get_expected_max() > 1) {
             Json list = Json::array();

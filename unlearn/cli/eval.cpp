@@ -8,6 +8,7 @@
 #include "unlearn/cli/evaluation_options.h"
 #include "unlearn/dataset.h"
 #include "unlearn/progress.h"
+#include "unlearn/run_folder.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -28,6 +29,7 @@ eval::TruthRatio truth_ratio_named(const std::string& name) {
 void add_eval(CLI::App& app) {
     struct Arguments {
         fs::path model, out;
+        bool overwrite = false;
         EvalSettings evaluation;
     };
     const auto a = std::make_shared<Arguments>();
@@ -36,6 +38,7 @@ void add_eval(CLI::App& app) {
         add_command(app, "eval", "Evaluate a model on TOFU and write the published log formats", common,
                     [a, common](const CLI::App&) {
                         require_input(!a->evaluation.tofu.empty(), "give --tofu DIR, a folder of TOFU's sets");
+                        require_free(a->out, a->overwrite, "TOFU_EVAL.json");
                         const Evaluation evaluation(a->evaluation);
                         const LoadedModel model = load_model(a->model, common->type(), false);
                         const eval::EvalLog log = evaluation.run(*model.model, model.tokenizer, "evaluation");
@@ -47,6 +50,7 @@ void add_eval(CLI::App& app) {
     c->add_option("--model", a->model, "Model folder")->required();
     c->add_option("--out", a->out, "Folder for TOFU_EVAL.json, TOFU_SUMMARY.json (tofu: also eval_log_aggregated.json)")
         ->required();
+    c->add_flag("--overwrite", a->overwrite, "Replace the evaluation in --out");
     c->add_option("--template", a->evaluation.form, "Prompt of a QA row: llama2-chat, qa, plain");
     add_evaluation_options(*c, a->evaluation);
     c->footer(

@@ -6,6 +6,7 @@
 #include "unlearn/cli/evaluation_options.h"
 #include "unlearn/extrapolate.h"
 #include "unlearn/progress.h"
+#include "unlearn/run_folder.h"
 #include "unlearn/selection.h"
 
 namespace uipe::unlearn {
@@ -17,6 +18,7 @@ struct Arguments {
     std::vector<std::string> alpha{"1"};
     double utility_floor = 0.9;
     bool no_models = false;
+    bool overwrite = false;
     EvalSettings evaluation;
 };
 
@@ -83,6 +85,7 @@ public:
     /// otherwise the model goes to folder/model, or nowhere with --no-models.
     Json point(double alpha, const fs::path& folder, bool whole_folder) {
         llama::StateDict weights = extrapolated(unlearned_, initial_, alpha);
+        llama::check_finite(weights, cat("--alpha ", alpha));
         const llama::Tokenizer tokenizer = llama::Tokenizer::load(a_.unlearned);
         Json result{{"alpha", alpha}, {"factor_from_base", 1.0 + alpha}, {"out", folder.string()}};
         if (a_.epoch >= 0) result["epoch"] = a_.epoch;
@@ -96,18 +99,14 @@ public:
             say(cat(folder.string(), ": ", score_line(scores)));
             for (const auto& [name, value] : scores) result["scores"][name] = value;
         }
-        if (whole_folder) llama::write_model(folder, config_, weights, tokenizer.file());
-        const auto fill = [&](const fs::path& to) {
-            if (!whole_folder && !a_.no_models) llama::write_model(to / "model", config_, weights, tokenizer.file());
+        write_folder(folder, [&](const fs::path& to) {
+            if (whole_folder || !a_.no_models)
+                llama::write_model(whole_folder ? to : to / "model", config_, weights, tokenizer.file());
             if (log) evaluation_->write(to, *log);
             Json note = result;
             note.erase("scores");
             write_json(to / "extrapolation.json", note);
-        };
-        if (whole_folder)
-            fill(folder);
-        else
-            write_folder(folder, fill);
+        });
         return result;
     }
 
@@ -153,12 +152,13 @@ Json run(Arguments a, const Common& common) {
     }
     require_input(!choose || (!a.evaluation.tofu.empty() && !a.evaluation.retain_log.empty()),
                   "--alpha auto chooses by evaluation; give --tofu DIR, --split and --retain-log FILE");
-    Extrapolation extrapolation(a, common);
     const std::string prefix = a.epoch >= 0 ? cat("epoch", a.epoch, "_alpha") : std::string("alpha");
-    Json result{{"update_norm_share", extrapolation.update_share()}, {"points", Json::array()}};
     const bool one = alphas.size() == 1 && a.epoch < 0;
-    for (const double alpha : alphas)
-        result["points"].push_back(extrapolation.point(alpha, one ? a.out : a.out / (prefix + short_text(alpha)), one));
+    const auto folder = [&](double alpha) { return one ? a.out : a.out / (prefix + short_text(alpha)); };
+    for (const double alpha : alphas) require_free(folder(alpha), a.overwrite, "extrapolation.json");
+    Extrapolation extrapolation(a, common);
+    Json result{{"update_norm_share", extrapolation.update_share()}, {"points", Json::array()}};
+    for (const double alpha : alphas) result["points"].push_back(extrapolation.point(alpha, folder(alpha), one));
     if (choose) {
         std::vector<Candidate> candidates;
         for (const Json& p : result["points"])
@@ -191,6 +191,7 @@ void add_extrapolate(CLI::App& app) {
         ->expected(1, 64);
     c->add_option("--out", a->out, "One alpha: the model folder to write; several, or a run: a folder for each");
     c->add_option("--utility-floor", a->utility_floor, "auto: keeps this share of the unlearned model's utility");
+    c->add_flag("--overwrite", a->overwrite, "Replace the extrapolations there");
     c->add_flag("--no-models", a->no_models, "Evaluate only; do not keep the models of several alphas");
     c->add_option("--template", a->evaluation.form, "Prompt of a QA row: llama2-chat, qa, plain")->group("Evaluation");
     add_evaluation_options(*c, a->evaluation);

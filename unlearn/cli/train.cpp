@@ -26,8 +26,10 @@ tensor::DType dtype_named(const std::string& flag, const std::string& name) {
     return tensor::DType::f32;
 }
 
+/// Counts are bounded far above any use, so that no product of two of them overflows.
 void require_at_least(const char* flag, double value, double least) {
-    require_input(std::isfinite(value) && value >= least, flag, " must be at least ", least, ", not ", value);
+    constexpr double most = 1e9;
+    require_input(value >= least && value <= most, flag, " must be between ", least, " and ", most, ", not ", value);
 }
 
 void add_training_options(CLI::App& c, TrainArguments& a) {
@@ -70,6 +72,9 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     require_at_least("--weight-decay", t.adamw.weight_decay, 0);
     require_at_least("--max-grad-norm", t.max_grad_norm, 0);
     require_at_least("--replay-ratio", t.replay_ratio, 0);
+    require_at_least("--forget-weight", t.objective.forget_weight, 0);
+    require_at_least("--retain-weight", t.objective.retain_weight, 0);
+    require_at_least("--utility-floor", a.job.utility_floor, 0);
     require_at_least("--max-length", static_cast<double>(a.job.max_length), 2);
     require_at_least("--eval-every", static_cast<double>(a.job.eval_every), 0);
     require_at_least("--checkpoint-steps", static_cast<double>(a.job.checkpoint_steps), 0);

@@ -3,6 +3,7 @@
 
 #include "unlearn/cli/command.h"
 #include "unlearn/report.h"
+#include "unlearn/run_folder.h"
 #include "unlearn/world/world.h"
 
 namespace uipe::unlearn {
@@ -15,17 +16,14 @@ void add_world(CLI::App& app) {
     };
     const auto a = std::make_shared<Arguments>();
     const auto common = std::make_shared<Common>();
-    CLI::App* c = add_command(
-        app, "world", "Write a synthetic, TOFU-shaped world with its tokenizer", common, [a, common](const CLI::App&) {
-            require_input(a->overwrite || !fs::exists(a->out) || fs::is_empty(a->out), a->out.string(),
-                          ": exists already; choose another --out, or --overwrite");
-            require_input(!a->overwrite || !fs::exists(a->out) || fs::exists(a->out / "world.json"), a->out.string(),
-                          ": is no world, so --overwrite leaves it alone; choose another --out");
-            a->world.seed = common->seed;
-            write_world(a->world, a->out);
-            if (!common->json) std::printf("%s\n", a->out.c_str());
-            return Json{{"out", a->out.string()}, {"rows", read_json(a->out / "world.json")}};
-        });
+    CLI::App* c = add_command(app, "world", "Write a synthetic, TOFU-shaped world with its tokenizer", common,
+                              [a, common](const CLI::App&) {
+                                  require_free(a->out, a->overwrite, "world.json");
+                                  a->world.seed = common->seed;
+                                  write_world(a->world, a->out);
+                                  if (!common->json) std::printf("%s\n", a->out.c_str());
+                                  return Json{{"out", a->out.string()}, {"rows", read_json(a->out / "world.json")}};
+                              });
     c->add_option("--out", a->out, "Folder to write")->required();
     c->add_option("--authors", a->world.authors, "Fictional authors; the forget sets are 1, 5 and 10 % of them");
     c->add_option("--questions", a->world.questions_per_author, "Questions on each author");
