@@ -6,7 +6,7 @@
 #include "llama/weights.h"
 #include "unlearn/cli/command.h"
 #include "unlearn/progress.h"
-#include "unlearn/report.h"
+#include "unlearn/report/report.h"
 
 namespace uipe::unlearn {
 namespace {

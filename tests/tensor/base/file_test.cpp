@@ -75,7 +75,8 @@ TEST_F(Files, ReadingWhatIsNoRegularFileIsTheUsersErrorAndNamesThePath) {
 TEST_F(Files, APipeIsRefusedAsNoRegularFile) {
     const fs::path pipe = folder_ / "pipe";
     ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
-    const int keeps_it_open = ::open(pipe.c_str(), O_RDWR | O_NONBLOCK);  // an open for reading alone would wait for a writer
+    const int keeps_it_open =
+        ::open(pipe.c_str(), O_RDWR | O_NONBLOCK);  // an open for reading alone would wait for a writer
     EXPECT_NE(message_of<InputError>([&] { read_file(pipe); }).find("regular"), std::string::npos);
     ::close(keeps_it_open);
 }

@@ -1,4 +1,4 @@
-#include "unlearn/report.h"
+#include "unlearn/report/report.h"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +6,8 @@
 #include <set>
 
 #include "tensor/base/error.h"
-#include "tests/unlearn/run_fixture.h"
-#include "unlearn/report_parts.h"
+#include "tests/unlearn/report/run_fixture.h"
+#include "unlearn/report/parts.h"
 
 namespace uipe::unlearn {
 namespace {

@@ -1,4 +1,4 @@
-#include "unlearn/plot.h"
+#include "unlearn/report/plot.h"
 
 #include <fcntl.h>
 #include <spawn.h>

@@ -1,4 +1,4 @@
-#include "unlearn/html.h"
+#include "unlearn/report/html.h"
 
 #include <cmath>
 #include <iomanip>
