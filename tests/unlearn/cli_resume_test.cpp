@@ -1,0 +1,144 @@
+// Runs that are stopped, killed and taken up again: each must end as the run that was left alone.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <thread>
+
+#include "tests/llama/support.h"
+#include "tests/unlearn/program.h"
+
+namespace uipe::unlearn::testing {
+namespace {
+
+/// Ends the process with `number` once its run has made `steps` steps. The run is long enough not to end before.
+Result interrupt(const Words& words, const std::string& run, std::size_t steps, int number) {
+    Process process(words, playground());
+    const fs::path file = playground() / run / "metrics.jsonl";
+    const auto made = [&] {
+        const std::string text = fs::exists(file) ? read_file(file) : "";
+        return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+    };
+    while (process.running() && made() < steps) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    process.signal(number);
+    return process.wait();
+}
+
+void expect_same_run(const std::string& run, const std::string& straight) {
+    EXPECT_EQ(weights_of(run + "/model"), weights_of(straight + "/model"));
+    EXPECT_EQ(figures_of(run), figures_of(straight));
+    EXPECT_EQ(temporaries(run), Words{});
+    EXPECT_FALSE(fs::exists(playground() / run / "checkpoint"));
+}
+
+TEST(Resume, BetweenAndWithinEpochsGivesTheSameBits) {
+    const Words words =
+        training() + Words{"--epochs", "3", "--replay", "world/pretrain.jsonl", "--replay-ratio", "0.5"};
+    must(words + Words{"--out", "straight"});
+    const std::size_t steps = metrics_of("straight").size();
+    ASSERT_EQ(steps, 24u);  // 60 rows by 8, three times
+    for (const std::string stop : {"8", "11", "1"}) {
+        SCOPED_TRACE(stop);
+        const std::string run = "stopped-" + stop;
+        const Words again = words + Words{"--out", run, "--resume", "--json"};
+        const Json first = must(words + Words{"--out", run, "--stop-after", stop, "--json"}).json();
+        EXPECT_EQ(first["step"], std::stoi(stop));
+        EXPECT_FALSE(first.contains("model")) << "there is none yet";
+        EXPECT_FALSE(fs::exists(playground() / run / "model"));
+        EXPECT_EQ(must(again + Words{"--stop-after", "2"}).json()["step"], std::stoi(stop) + 2);
+        const Result last = must(again);
+        EXPECT_EQ(last.json()["step"], steps);
+        EXPECT_SAYS(last.err, cat("going on after step ", std::stoi(stop) + 2, " of 24"));
+        expect_same_run(run, "straight");
+        const Result finished = uipe(again);
+        EXPECT_EQ(finished.code, 2);
+        EXPECT_SAYS(finished.err, "has finished");
+    }
+}
+
+TEST(Resume, AnUnlearningRunKeepsItsEvaluationsAndItsSelection) {
+    const Words words =
+        Words{"unlearn", "--model", "base/model", "--method",     "npo_rt", "--epochs",   "3",   "--batch-size",
+              "2",       "--lr",    "3e-3",       "--retain-log", "retain", "--protocol", "tofu"} +
+        evaluation();
+    must(words + Words{"--out", "whole"});
+    must(words + Words{"--out", "parts", "--stop-after", "3"});
+    EXPECT_FALSE(fs::exists(playground() / "parts/selection.json"));
+    must(words + Words{"--out", "parts", "--resume"});
+    EXPECT_EQ(read_json(playground() / "parts/selection.json"), read_json(playground() / "whole/selection.json"));
+    EXPECT_EQ(figures_of("parts"), figures_of("whole"));
+    for (const std::string epoch : {"0", "1", "2", "3"}) {
+        EXPECT_EQ(read_json(playground() / "parts/epochs" / epoch / "TOFU_EVAL.json"),
+                  read_json(playground() / "whole/epochs" / epoch / "TOFU_EVAL.json"));
+    }
+    for (const std::string model : {"epochs/1/model", "epochs/2/model", "epochs/3/model"})
+        EXPECT_EQ(weights_of("parts/" + model), weights_of("whole/" + model));
+}
+
+/// Long enough, and seldom enough on the disk, that a signal sent at an early step arrives before the end.
+Words long_training() {
+    return {"train", "--model", "base/model", "--data", "world/pretrain.jsonl", "--batch-size", "8", "--epochs", "1"};
+}
+
+TEST(Resume, ATerminatedRunSaysHowToGoOnAndDoes) {
+    must(long_training() + Words{"--out", "left-alone"});
+    const std::size_t steps = metrics_of("left-alone").size();
+    for (const int number : {SIGTERM, SIGINT}) {
+        const std::string run = cat("signal-", number);
+        const Words words = long_training() + Words{"--out", run};
+        const Result r = interrupt(words, run, 12, number);
+        EXPECT_EQ(r.code, 1);
+        EXPECT_SAYS(r.err, cat("of ", steps, "; go on with --resume"));
+        EXPECT_LT(metrics_of(run).size(), steps);
+        EXPECT_EQ(temporaries(run), Words{});
+        must(words + Words{"--resume"});
+        expect_same_run(run, "left-alone");
+    }
+}
+
+TEST(Resume, AKilledRunGoesOnFromItsLastCheckpoint) {
+    must(long_training() + Words{"--out", "unharmed"});
+    // Checkpoints follow each other so closely that a kill is likely to fall into the writing of one.
+    const Words words = long_training() + Words{"--checkpoint-steps", "10", "--out", "killed"};
+    ASSERT_EQ(interrupt(words, "killed", 12, SIGKILL).code, 128 + SIGKILL);
+    for (const std::size_t steps : {25, 40})
+        ASSERT_EQ(interrupt(words + Words{"--resume"}, "killed", steps, SIGKILL).code, 128 + SIGKILL);
+    EXPECT_FALSE(fs::exists(playground() / "killed/model"));
+    must(long_training() + Words{"--out", "killed", "--resume"});
+    expect_same_run("killed", "unharmed");
+}
+
+TEST(Resume, WhatAKilledWriteLeftIsNeitherReadNorKept) {
+    const Words words = training() + Words{"--epochs", "2", "--out", "littered"};
+    must(words + Words{"--stop-after", "6"});
+    for (const std::string name : {"checkpoint.tmp-1", "model.tmp-1", "epochs/1.tmp-1", "epochs/1.tmp-old-1"})
+        fs::create_directories(playground() / "littered" / name);
+    write_file(playground() / "littered/checkpoint.tmp-1/state.json", "{}");
+    must(words + Words{"--resume"});
+    EXPECT_EQ(temporaries("littered"), Words{});
+    must(training() + Words{"--epochs", "2", "--out", "clean"});
+    expect_same_run("littered", "clean");
+}
+
+TEST(Resume, ARunWithoutACheckpointStartsAnew) {
+    const Words words = training() + Words{"--epochs", "2", "--out", "bare"};
+    must(words + Words{"--stop-after", "6"});
+    fs::remove_all(playground() / "bare/checkpoint");
+    must(words + Words{"--resume"});
+    must(training() + Words{"--epochs", "2", "--out", "fresh"});
+    expect_same_run("bare", "fresh");
+}
+
+TEST(Resume, ADamagedCheckpointIsAnInputError) {
+    const Words words = training() + Words{"--epochs", "2", "--out", "damaged"};
+    must(words + Words{"--stop-after", "6"});
+    const fs::path file = playground() / "damaged/checkpoint/state.safetensors";
+    fs::resize_file(file, fs::file_size(file) / 2);
+    const Result r = uipe(words + Words{"--resume"});
+    EXPECT_EQ(r.code, 2);
+    EXPECT_SAYS(r.err, "damaged/checkpoint/state.safetensors");
+    EXPECT_EQ(metrics_of("damaged").size(), 6u) << "and nothing is lost";
+}
+
+}  // namespace
+}  // namespace uipe::unlearn::testing
