@@ -8,15 +8,15 @@
 #include "llama/logprobs.h"
 
 namespace uipe::eval {
-namespace {
+namespace {}  // namespace
 
-constexpr std::size_t tofu_rows = 300;
-
-fs::path file_of(const fs::path& folder, const std::string& name) {
+fs::path set_file(const fs::path& folder, const std::string& name) {
     for (const char* suffix : {".json", ".jsonl"})
         if (fs::exists(folder / (name + suffix))) return folder / (name + suffix);
     return folder / (name + ".json");
 }
+
+namespace {
 
 void keep_first(std::vector<QaRow>& rows, std::size_t most) {
     if (most > 0 && rows.size() > most) rows.resize(most);
@@ -50,7 +50,7 @@ public:
     EvalLog run(TofuSets sets) {
         if (tofu_)
             for (auto* rows : {&sets.forget, &sets.retain, &sets.real_authors, &sets.world_facts})
-                keep_first(*rows, tofu_rows);
+                keep_first(*rows, rows_judged(Protocol::tofu, rows->size()));
         total_ = 2 * (sets.forget.size() + sets.retain.size() + sets.real_authors.size() + sets.world_facts.size()) +
                  sets.holdout.size();
         EvalLog log;
@@ -162,11 +162,11 @@ TofuSets read_tofu(const fs::path& folder, const std::string& split, std::int64_
     require_input(split.starts_with("forget") && split.size() > 6, "--split ", split,
                   ": a forget set is named, such as forget01, forget05 or forget10");
     TofuSets sets;
-    sets.forget = read_qa(file_of(folder, split + "_perturbed"), author_rows);
-    sets.retain = read_qa(file_of(folder, "retain_perturbed"), author_rows);
-    sets.real_authors = read_qa(file_of(folder, "real_authors_perturbed"), world_rows);
-    sets.world_facts = read_qa(file_of(folder, "world_facts_perturbed"), world_rows);
-    const fs::path holdout = file_of(folder, "holdout" + split.substr(6));
+    sets.forget = read_qa(set_file(folder, split + "_perturbed"), author_rows);
+    sets.retain = read_qa(set_file(folder, "retain_perturbed"), author_rows);
+    sets.real_authors = read_qa(set_file(folder, "real_authors_perturbed"), world_rows);
+    sets.world_facts = read_qa(set_file(folder, "world_facts_perturbed"), world_rows);
+    const fs::path holdout = set_file(folder, "holdout" + split.substr(6));
     if (fs::exists(holdout)) sets.holdout = read_qa(holdout, answers_only);
     const auto most = static_cast<std::size_t>(std::max<std::int64_t>(0, max_utility_rows));
     for (auto* rows : {&sets.retain, &sets.real_authors, &sets.world_facts}) keep_first(*rows, most);

@@ -16,6 +16,9 @@ struct TofuSets {
     std::vector<QaRow> holdout;  // for membership inference; open-unlearning only
 };
 
+/// The file of a set of that name in `folder`: `.json`, or `.jsonl` where only that is there.
+fs::path set_file(const fs::path& folder, const std::string& name);
+
 /// Reads forgetXX_perturbed, retain_perturbed, real_authors_perturbed, world_facts_perturbed and, when there,
 /// holdoutXX (`.json` or `.jsonl`) from `folder`, for split "forgetXX". The forget set is always whole; of the sets
 /// that model utility reads, at most `max_utility_rows` rows each (0: all). InputError names what is missing.

@@ -15,6 +15,11 @@ namespace uipe::eval {
 /// The two published ways to evaluate; each has its own log format and conventions (see ScoreOptions).
 enum class Protocol { tofu, open_unlearning };
 
+/// How many of a set's `rows` a protocol judges: TOFU's first 300, or all.
+constexpr std::size_t rows_judged(Protocol protocol, std::size_t rows) {
+    return protocol == Protocol::tofu && rows > 300 ? 300 : rows;
+}
+
 /// How well a model predicts one given answer.
 struct AnswerScore {
     double avg_loss = 0;           // mean negative log-likelihood per target token, end of sequence counted
@@ -72,7 +77,8 @@ EvalLog read_log(const fs::path& path);
 void write_tofu_log(const fs::path& file, const EvalLog& log);
 
 /// Writes TOFU_EVAL.json and TOFU_SUMMARY.json into `folder`, which is made when missing. Aggregates are computed from
-/// the rows; forget_quality and privleak need `retain` (may be null). Aggregates that cannot be computed are copied.
+/// the rows under the protocol of the log; forget_quality and privleak need `retain` (may be null). Aggregates that
+/// cannot be computed are copied.
 void write_open_unlearning_log(const fs::path& folder, const EvalLog& log, const EvalLog* retain);
 
 }  // namespace uipe::eval

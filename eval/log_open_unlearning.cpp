@@ -147,7 +147,7 @@ EvalLog read_open_unlearning_log(const LogValue& log) {
 }
 
 void write_open_unlearning_log(const fs::path& folder, const EvalLog& log, const EvalLog* retain) {
-    Scores scores = score(log, retain, {});
+    Scores scores = score(log, retain, {.protocol = log.format});
     Metrics metrics;
     for (const auto& [name, value] : scores) metrics[name]["agg_value"] = value;
     for (const SetName& set : set_names) add_set(metrics, log.*set.set, set);

@@ -14,9 +14,8 @@ namespace {
 using Rows = std::span<const RowScore>;
 
 Rows scored_rows(const SetScore& set, Protocol protocol) {
-    constexpr std::size_t tofu_rows = 300;
     const Rows rows = set.rows;
-    return protocol == Protocol::tofu ? rows.first(std::min(tofu_rows, rows.size())) : rows;
+    return rows.first(rows_judged(protocol, rows.size()));
 }
 
 template <class Values, class Of>

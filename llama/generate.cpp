@@ -65,7 +65,7 @@ private:
         require_input(length > 0, "prompt ", prompt, " is empty");
         require_input(length < most || options_.max_new_tokens == 0, "prompt ", prompt, " has ", length,
                       " tokens, and the limit for prompt and continuation is ", most);
-        return std::min(most, length + options_.max_new_tokens);
+        return length + std::min(most - length, options_.max_new_tokens);
     }
 
     void run_group(std::size_t begin, std::size_t end) {

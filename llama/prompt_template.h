@@ -22,8 +22,8 @@ struct PromptTemplate {
     std::string text(std::string_view question, std::string_view answer) const;
 };
 
-/// `llama2-chat` (TOFU's template for Llama-2), `qa` (its template for base models) or `plain` (question, blank,
-/// answer). InputError lists the known names.
+/// `llama2-chat` (TOFU's template for Llama-2), `qa` (its text for base models; "Answer:" is part of the prompt, as in
+/// open-unlearning) or `plain` (question, blank, answer). InputError lists the known names.
 const PromptTemplate& prompt_template(std::string_view name);
 
 /// BOS and the prompt, for generation.

@@ -51,6 +51,7 @@ double global_grad_norm(const Parameters& parameters);
 double clip_scale(double norm, double max_norm);
 
 enum class Schedule { constant, linear, cosine };
+/// "constant", "linear" or "cosine"; InputError lists them.
 Schedule schedule_named(const std::string& name);
 
 /// The learning rate's factor at `step` (from 0) of `total`: step / warmup while that is below 1, then constant, or

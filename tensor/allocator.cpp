@@ -1,5 +1,6 @@
 #include "tensor/allocator.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstdlib>
@@ -35,8 +36,11 @@ public:
             block = list.back();
             list.pop_back();
         } else {
-            require(::posix_memalign(&block, 64, bytes) == 0, "out of memory: ", bytes, " bytes asked, ", stats_.in_use,
-                    " in use; a smaller --micro-batch needs less");
+            if (::posix_memalign(&block, 64, bytes) != 0) {
+                drop_cached();  // blocks of other sizes may make the room
+                require(::posix_memalign(&block, 64, bytes) == 0, "out of memory: ", bytes, " bytes asked, ",
+                        stats_.in_use, " in use; a smaller --micro-batch needs less");
+            }
             stats_.reserved += bytes;
             ++stats_.allocations;
         }
@@ -58,13 +62,7 @@ public:
 
     void release() {
         const std::lock_guard lock(mutex_);
-        for (auto& [bytes, list] : free_) {
-            for (void* block : list) {
-                std::free(block);
-                stats_.reserved -= bytes;
-            }
-            list.clear();
-        }
+        drop_cached();
     }
 
     MemoryStats stats() {
@@ -78,6 +76,16 @@ public:
     }
 
 private:
+    void drop_cached() {
+        for (auto& [bytes, list] : free_) {
+            for (void* block : list) {
+                std::free(block);
+                stats_.reserved -= bytes;
+            }
+            list.clear();
+        }
+    }
+
     std::mutex mutex_;
     std::unordered_map<std::size_t, std::vector<void*>> free_;
     MemoryStats stats_;

@@ -18,7 +18,9 @@ struct MemoryStats {
 /// Storage for `bytes` bytes, aligned to 64; it returns to the cache when the last owner lets go.
 std::shared_ptr<void> allocate(std::size_t bytes, Device device);
 
+/// The counts of a device's allocator now.
 MemoryStats memory_stats(Device device = {});
+/// Starts a new high-water mark from what is in use now.
 void reset_peak(Device device = {});
 /// Gives cached, unused blocks back to the system.
 void release_cache(Device device = {});

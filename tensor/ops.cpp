@@ -242,6 +242,7 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
     check_head_gradient("token_logprob_backward", dhidden, dw, hidden, w);
     check(is_rows(dlogp, hidden) && is_rows(lse, hidden) && is_index(targets) && targets.numel() == hidden.dim(0),
           "token_logprob_backward", "dlogp, lse and targets [T]", {&dlogp, &lse, &hidden, &targets});
+    check_indices("token_logprob_backward targets", targets, -1, w.dim(0));
     cpu::token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, lse, accumulate_hidden);
 }
 
@@ -264,8 +265,10 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
     check_head("token_kl_backward reference", hidden_ref, w_ref);
     check_head_gradient("token_kl_backward", dhidden, dw, hidden, w);
     check(is_rows(dkl, hidden) && is_rows(lse, hidden) && is_rows(lse_ref, hidden) &&
-              hidden_ref.dim(0) == hidden.dim(0) && w_ref.dim(0) == w.dim(0),
-          "token_kl_backward", "dkl, lse and lse_ref [T]", {&dkl, &lse, &lse_ref, &hidden, &hidden_ref});
+              hidden_ref.dtype() == hidden.dtype() && hidden_ref.dim(0) == hidden.dim(0) && w_ref.dim(0) == w.dim(0) &&
+              (!mask.defined() || (is_index(mask) && mask.numel() == hidden.dim(0))),
+          "token_kl_backward", "dkl, lse, lse_ref and mask [T]; one type, one T and one V on both sides",
+          {&dkl, &lse, &lse_ref, &hidden, &hidden_ref, &mask});
     cpu::token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, lse, lse_ref, mask, accumulate_hidden);
 }
 

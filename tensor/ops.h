@@ -5,7 +5,8 @@
 // Conventions:
 // * Outputs are allocated by the caller and come first. Types: f64, f32, bf16 ("float" below); index tensors are i32.
 // * `accumulate` adds to the output instead of overwriting it. Unless said otherwise every operand has one float type.
-// * Sums are kept in f64 for f64 and in f32 for f32 and bf16, in an order that depends on nothing but the shapes.
+// * Sums are kept in f64 for f64 and in f32 for f32 and bf16, in an order that depends on nothing but the shapes. (The
+//   products of oneDNN are the exception: it may cut their sums by the number of threads.)
 // * Gradients of parameters are f32 for f32 and bf16 parameters, f64 for f64 ("acc" below).
 // * A packed batch is rows of T with cu_seqlens[B+1]: sequence b owns rows [cu_seqlens[b], cu_seqlens[b+1]).
 // Errors: Error names the op and the shapes or types that disagree.
@@ -66,6 +67,7 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
 
 /// y[T,F] = silu(gate) * up (Shazeer 2020).
 void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up);
+/// dgate, dup (+)= the gradient.
 void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, const Tensor& gate, const Tensor& up,
                      bool accumulate_gate, bool accumulate_up);
 
@@ -131,8 +133,8 @@ struct AdamWStep {
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step);
 
-/// y = x_u + alpha (x_u - x_0), computed as (1+alpha) x_u - alpha x_0 in f64 and rounded once, so that
-/// alpha = 0 gives x_u and alpha = -1 gives x_0, exactly (UIPE, arXiv 2503.04693, equation 5).
+/// y = x_u + alpha (x_u - x_0), computed as (1+alpha) x_u - alpha x_0 in f64 and rounded once (bf16: by way of f32), so
+/// that alpha = 0 gives x_u and alpha = -1 gives x_0, exactly (UIPE, arXiv 2503.04693, equation 5).
 void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha);
 
 // --- Random numbers (counter-based: the value depends on seed, stream and index alone) -----------------------------

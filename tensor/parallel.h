@@ -1,11 +1,13 @@
 // Work split over OpenMP threads. A kernel may split only over independent outputs and must keep each sum in an order
-// that the shapes alone decide, so that every thread count gives the same bits.
+// that the shapes alone decide, so that every thread count gives the same bits. (oneDNN's products may be cut by
+// threads.)
 #pragma once
 
 #include <omp.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 
 namespace uipe::tensor {
 

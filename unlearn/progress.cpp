@@ -36,9 +36,10 @@ std::string grouped(double value) {
 
 void say(const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); }
 
-Progress::Progress(std::string label, double total)
+Progress::Progress(std::string label, double total, double done)
     : label_(std::move(label)),
       total_(total),
+      first_(done),
       terminal_(::isatty(STDERR_FILENO) == 1),
       start_(Clock::now()),
       shown_(start_) {}
@@ -55,8 +56,9 @@ void Progress::update(double done, const std::string& figures) {
     shown_ = Clock::now();
     const double elapsed = since(start_);
     const double share = total_ > 0 ? std::clamp(done / total_, 0.0, 1.0) : 1.0;
+    const double rate = (done - first_) / elapsed;
     const std::string time = last ? "in " + clock_text(elapsed)
-                                  : "ETA " + (share > 0 ? clock_text(elapsed / share - elapsed) : std::string("?"));
+                                  : "ETA " + (rate > 0 ? clock_text((total_ - done) / rate) : std::string("?"));
     char line[256];
     std::snprintf(line, sizeof line, "%s  %3.0f%%  %s  %s", label_.c_str(), std::floor(100.0 * share), time.c_str(),
                   figures.c_str());

@@ -8,8 +8,8 @@ namespace uipe::unlearn {
 
 class Progress {
 public:
-    /// `total` units of work under the name `label`.
-    Progress(std::string label, double total);
+    /// `total` units of work under the name `label`, of which `done` were done before.
+    Progress(std::string label, double total, double done = 0);
     /// Ends the line, if one is open.
     ~Progress();
     Progress(const Progress&) = delete;
@@ -22,6 +22,7 @@ private:
     using Clock = std::chrono::steady_clock;
     std::string label_;
     double total_;
+    double first_;
     bool terminal_;
     bool open_ = false;
     bool finished_ = false;

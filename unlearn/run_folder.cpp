@@ -9,8 +9,7 @@ namespace uipe::unlearn {
 namespace {
 
 /// What may differ between a run and its resumption: it changes no result.
-constexpr const char* free_keys[] = {"resume", "overwrite", "threads",         "stop_after",
-                                     "json",   "config",    "checkpoint_steps"};
+constexpr const char* free_keys[] = {"resume", "overwrite", "stop_after", "json", "config", "checkpoint_steps"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);

@@ -16,7 +16,7 @@ class RunFolder {
 public:
     /// Starts a run in `path`, or goes on with the one there when `resume`. `config` is the run's every value as JSON
     /// text. InputError when the folder is in use and neither `resume` nor `overwrite` is given, when there is nothing
-    /// to resume, or when the run there has another config ("resume", "overwrite", "threads" and the like aside).
+    /// to resume, or when the run there has another config ("resume", "overwrite" and the like aside).
     RunFolder(fs::path path, const std::string& config, bool resume, bool overwrite);
 
     const fs::path& path() const { return path_; }

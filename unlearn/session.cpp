@@ -34,16 +34,13 @@ eval::Protocol protocol_named(const std::string& name) {
 Evaluation::Evaluation(const EvalSettings& settings) : settings_(settings) {
     require_input(settings.max_rows >= 0, "--eval-rows must be 0 (all) or more, not ", settings.max_rows);
     require_input(settings.max_new_tokens >= 0, "--eval-tokens must not be negative");
+    const eval::Protocol protocol = protocol_named(settings.protocol);
     sets_ = eval::read_tofu(settings.tofu, settings.split, settings.max_rows);
     llama::prompt_template(settings.form);
     if (settings.retain_log.empty()) return;
     retain_ = eval::read_log(settings.retain_log);
-    std::size_t rows = sets_.forget.size();
-    std::size_t reference = retain_->forget.rows.size();
-    if (protocol_named(settings.protocol) == eval::Protocol::tofu) {
-        rows = std::min<std::size_t>(rows, 300);
-        reference = std::min<std::size_t>(reference, 300);
-    }
+    const std::size_t rows = eval::rows_judged(protocol, sets_.forget.size());
+    const std::size_t reference = eval::rows_judged(protocol, retain_->forget.rows.size());
     require_input(rows == reference, settings.retain_log.string(), ": its forget set has ", reference, " rows, ",
                   settings.split, " in ", settings.tofu.string(), " has ", rows,
                   "; forget quality needs a retain log of the same rows");

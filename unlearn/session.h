@@ -34,6 +34,7 @@ struct EvalSettings {
     std::int64_t max_new_tokens = 200;
 };
 
+/// "tofu" or "open-unlearning"; InputError lists them.
 eval::Protocol protocol_named(const std::string& name);
 
 /// TOFU's sets and the retain log, read once and evaluated against many times.

@@ -25,7 +25,7 @@ double targets_of(const llama::Sequence& s) {
 Trainer::Trainer(llama::Llama& model, const llama::Llama* reference, const Objective& objective, TrainData data,
                  const TrainerOptions& options)
     : model_(model),
-      reference_(reference),
+      reference_(objective.reference_model ? reference : nullptr),
       objective_(objective),
       data_(std::move(data)),
       options_(options),

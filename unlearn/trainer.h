@@ -22,7 +22,7 @@ struct TrainerOptions {
     double max_grad_norm = 1.0;  // 0: no clipping
     std::uint64_t seed = 42;
     bool shuffle = true;
-    double replay_ratio = 0.0;  // rows replayed a row of data, drawn anew each epoch
+    double replay_ratio = 1.0;  // rows replayed a row of data, drawn anew each epoch; nothing without such rows
     ObjectiveOptions objective;
 };
 

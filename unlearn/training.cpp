@@ -28,7 +28,10 @@ public:
     StopSignals& operator=(const StopSignals&) = delete;
 
 private:
-    static void ask(int) { stop_asked = true; }
+    static void ask(int signal) {
+        stop_asked = true;
+        std::signal(signal, SIG_DFL);  // a second one does not wait for the step or evaluation to end
+    }
     void (*interrupt_)(int);
     void (*terminate_)(int);
 };
@@ -83,7 +86,8 @@ public:
         resume();
         if (job_.objective->unlearns && evaluation_ && !fs::exists(folder_->epoch(0) / "TOFU_SUMMARY.json"))
             finish_epoch(0);
-        Progress progress(job_.out.string(), static_cast<double>(trainer_->total_steps()));
+        Progress progress(job_.out.string(), static_cast<double>(trainer_->total_steps()),
+                          static_cast<double>(trainer_->step()));
         const std::int64_t first = trainer_->step();
         double tokens = 0;
         double seconds = 0;
@@ -96,7 +100,7 @@ public:
             result_.tokens_per_second = tokens / seconds;
             progress.update(static_cast<double>(info.step), figures(info));
             if (trainer_->at_epoch_end()) finish_epoch(info.epoch);
-            const bool asked = stop_asked;  // read once: it may change any time
+            const bool asked = stop_asked && info.step < info.steps;  // read once: it may change any time
             const bool stopping = asked || (job_.stop_after > 0 && info.step - first >= job_.stop_after);
             const bool due = job_.checkpoint_steps > 0 && info.step % job_.checkpoint_steps == 0;
             if (stopping || due || trainer_->at_epoch_end()) trainer_->save(folder_->checkpoint());

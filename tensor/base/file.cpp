@@ -120,7 +120,10 @@ void write_folder(const fs::path& path, const std::function<void(const fs::path&
         old += ".tmp-old-" + std::to_string(::getpid());
         const bool replaces = fs::exists(target);
         if (replaces) fs::rename(target, old);
-        fs::rename(temporary, target);
+        std::error_code failed;
+        fs::rename(temporary, target, failed);
+        if (failed && replaces) fs::rename(old, target);
+        require(!failed, target.string(), ": cannot write: ", failed.message());
         if (replaces) fs::remove_all(old);
     } catch (...) {
         std::error_code ignored;

@@ -54,7 +54,7 @@ Tensor gather(const Tensor& x, const std::int64_t* rows, std::int64_t n) {
     return y;
 }
 
-/// y[rows[i]] (+)= x[i].
+/// y[rows[i]] += x[i].
 void scatter(const Tensor& y, const Tensor& x, const std::int64_t* rows, std::int64_t n) {
     const std::int64_t C = x.dim(1);
     with_float(x.dtype(), [&]<class T>() {

@@ -9,6 +9,8 @@
 namespace uipe::unlearn {
 namespace {
 
+bool nested = false;  // a command runs within another
+
 /// "{--lr 1e-5}" from {"lr": 1e-5}, for keys that the command line does not set itself.
 void append_option(std::vector<std::string>& arguments, const CLI::App& command, const std::string& key,
                    const Json& value, const std::string& file) {
@@ -86,7 +88,7 @@ void parse(std::vector<std::string> arguments) {
         app.parse(arguments);
     } catch (const CLI::CallForHelp&) {
         const auto subs = app.get_subcommands();
-        std::fputs((subs.empty() ? &app : subs.front())->help().c_str(), stdout);
+        std::fputs((subs.empty() ? &app : subs.front())->help(subs.empty() ? "" : "uipe").c_str(), stdout);
     } catch (const CLI::ParseError& e) {
         throw InputError(one_line(app, e.what()));
     }
@@ -124,7 +126,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
         common->type();
         tensor::set_num_threads(common->threads);
         const Json result = run(*command);
-        if (common->json && !result.is_null())
+        if (common->json && !nested && !result.is_null())
             std::printf("%s\n", result.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
         std::fflush(stdout);
     });
@@ -141,6 +143,8 @@ Json config_of(const CLI::App& command) {
             if (c == '-') c = '_';
         if (option->get_expected_min() == 0) {  // a flag
             out[name] = option->count() > 0;
+        } else if (name == "threads") {
+            out[name] = tensor::num_threads();  // as resolved: oneDNN's sums may depend on it
         } else if (option->get_expected_max() > 1) {
             Json list = Json::array();
             for (const std::string& item : option->results()) list.push_back(typed(item, option->get_type_name()));
@@ -153,7 +157,13 @@ Json config_of(const CLI::App& command) {
     return out;
 }
 
-void run_command(const std::vector<std::string>& arguments) { parse(arguments); }
+bool prints_text(const Common& common) { return !common.json && !nested; }
+
+void run_command(const std::vector<std::string>& arguments) {
+    nested = true;
+    parse(arguments);
+    nested = false;
+}
 
 int run_program(int argc, char** argv) {
     try {
@@ -162,6 +172,9 @@ int run_program(int argc, char** argv) {
     } catch (const InputError& e) {
         say(cat("uipe: ", e.what()));
         return 2;
+    } catch (const fs::filesystem_error& e) {
+        say(cat("uipe: ", e.path1().string(), ": ", e.code().message()));
+        return e.code() == std::errc::no_space_on_device ? 1 : 2;
     } catch (const std::bad_alloc&) {
         say("uipe: out of memory; a smaller --micro-batch or model needs less");
         return 1;

@@ -46,7 +46,11 @@ void add_world(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_report(CLI::App& app);
 
-/// Runs one command line, without the program's name, as main does, but throws. For commands that call others.
+/// Whether a command prints its result as text: not with --json, nor when another command runs it.
+bool prints_text(const Common& common);
+
+/// Runs one command line, without the program's name, as main does, but throws and prints no result. For commands that
+/// call others.
 void run_command(const std::vector<std::string>& arguments);
 
 /// The whole program: parses, runs, prints errors in one line. Returns the exit code: 0; 1 for a failure; 2 for bad

@@ -25,8 +25,7 @@ const std::vector<Method> methods{
 
 class Demo {
 public:
-    Demo(fs::path out, std::uint64_t seed, bool quick)
-        : out_(std::move(out)), seed_(std::to_string(seed)), quick_(quick) {}
+    Demo(fs::path out, Common common, bool quick) : out_(std::move(out)), common_(std::move(common)), quick_(quick) {}
 
     fs::path run() {
         const auto start = std::chrono::steady_clock::now();
@@ -51,7 +50,8 @@ private:
     int unlearning_epochs() const { return quick_ ? 3 : 10; }
 
     void command(Words words) const {
-        words.insert(words.end(), {"--seed", seed_});
+        words.insert(words.end(), {"--seed", std::to_string(common_.seed), "--threads", std::to_string(common_.threads),
+                                   "--dtype", common_.dtype});
         std::string line = "$ uipe";
         for (const std::string& word : words) line += " " + word;
         say("\n" + line);
@@ -178,7 +178,7 @@ private:
     }
 
     fs::path out_;
-    std::string seed_;
+    Common common_;
     bool quick_;
 };
 
@@ -201,8 +201,8 @@ void add_demo(CLI::App& app) {
                               ": is no demo, so --overwrite leaves it alone; choose another --out");
                 fs::remove_all(a->out);
             }
-            const fs::path page = Demo(a->out, common->seed, a->quick).run();
-            if (!common->json) std::printf("%s\n", page.c_str());
+            const fs::path page = Demo(a->out, *common, a->quick).run();
+            if (prints_text(*common)) std::printf("%s\n", page.c_str());
             return Json{{"report", page.string()}};
         });
     c->add_option("--out", a->out, "Folder for the world, the models and report.html");

@@ -17,6 +17,17 @@ void print_scores(const eval::Scores& scores) {
     for (const auto& [name, value] : scores) std::printf("%-28s %.6g\n", name.c_str(), value);
 }
 
+/// Refuses a folder that holds more than an evaluation: writing replaces it whole.
+void require_only_logs(const fs::path& folder) {
+    if (!fs::exists(folder)) return;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+        const std::string name = entry.path().filename().string();
+        const bool log = name == "TOFU_EVAL.json" || name == "TOFU_SUMMARY.json" || name == "eval_log_aggregated.json";
+        require_input(log, folder.string(), ": also holds ", name,
+                      ", which --overwrite would remove; choose another --out");
+    }
+}
+
 eval::TruthRatio truth_ratio_named(const std::string& name) {
     if (name == "geometric") return eval::TruthRatio::geometric;
     if (name == "arithmetic") return eval::TruthRatio::arithmetic;
@@ -39,12 +50,13 @@ void add_eval(CLI::App& app) {
                     [a, common](const CLI::App&) {
                         require_input(!a->evaluation.tofu.empty(), "give --tofu DIR, a folder of TOFU's sets");
                         require_free(a->out, a->overwrite, "TOFU_EVAL.json");
+                        require_only_logs(a->out);
                         const Evaluation evaluation(a->evaluation);
                         const LoadedModel model = load_model(a->model, common->type(), false);
                         const eval::EvalLog log = evaluation.run(*model.model, model.tokenizer, "evaluation");
                         write_folder(a->out, [&](const fs::path& temporary) { evaluation.write(temporary, log); });
                         const eval::Scores scores = evaluation.score(log);
-                        if (!common->json) print_scores(scores);
+                        if (prints_text(*common)) print_scores(scores);
                         return eval::to_json(scores);
                     });
     c->add_option("--model", a->model, "Model folder")->required();
@@ -79,7 +91,7 @@ void add_score(CLI::App& app) {
             options.truth_ratio = truth_ratio_named(a->truth_ratio);
             options.recompute_rouge = a->recompute_rouge;
             const eval::Scores scores = eval::score(log, retain ? &*retain : nullptr, options);
-            if (!common->json) print_scores(scores);
+            if (prints_text(*common)) print_scores(scores);
             return eval::to_json(scores);
         });
     c->add_option("--log", a->log, "TOFU_EVAL.json, eval_log_aggregated.json, or a folder that holds one")->required();
@@ -108,7 +120,7 @@ void add_logprobs(CLI::App& app) {
             const auto rows = llama::token_logprobs(*model.model, sequences, 8192, [&](std::size_t done, std::size_t) {
                 progress.update(static_cast<double>(done));
             });
-            if (!common->json) std::printf("row  tokens  avg_loss\n");
+            if (prints_text(*common)) std::printf("row  tokens  avg_loss\n");
             for (std::size_t i = 0; i < rows.size(); ++i) {
                 const double loss =
                     -std::accumulate(rows[i].begin(), rows[i].end(), 0.0) / static_cast<double>(rows[i].size());

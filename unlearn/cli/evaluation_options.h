@@ -15,7 +15,9 @@ inline void add_evaluation_options(CLI::App& c, EvalSettings& e) {
     c.add_option("--protocol", e.protocol, "tofu (first 300 rows) or open-unlearning (all rows)")->group(group);
     c.add_option("--eval-rows", e.max_rows, "Rows of each utility set at most; 0: all. The forget set is always whole")
         ->group(group);
-    c.add_option("--eval-tokens", e.max_new_tokens, "New tokens of each generation")->group(group);
+    c.add_option("--eval-tokens", e.max_new_tokens,
+                 "New tokens of each generation (the tofu protocol has its own limit)")
+        ->group(group);
 }
 
 }  // namespace uipe::unlearn

@@ -41,24 +41,29 @@ double number(const std::string& text) {
 }
 
 /// Fills in what a run folder of `uipe unlearn` knows: base, epoch, evaluation, where to write.
-void read_run(Arguments& a) {
+void read_run(Arguments& a, const CLI::App& given) {
     const Json config = read_json(a.unlearned / "config.json");
     const auto text = [&](const char* key) {
         return config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : std::string();
     };
     require_input(text("command") == "unlearn", a.unlearned.string(), ": is no run of uipe unlearn");
     if (a.base.empty()) a.base = text("model");
-    if (a.evaluation.tofu.empty() && !text("tofu").empty()) {
-        a.evaluation.tofu = text("tofu");
-        a.evaluation.split = text("split");
-        a.evaluation.retain_log = text("retain_log");
-        a.evaluation.protocol = text("protocol");
-        a.evaluation.form = text("template");
-        if (config.contains("eval_rows") && config["eval_rows"].is_number_integer())
-            a.evaluation.max_rows = config["eval_rows"].get<std::int64_t>();
-        if (config.contains("eval_tokens") && config["eval_tokens"].is_number_integer())
-            a.evaluation.max_new_tokens = config["eval_tokens"].get<std::int64_t>();
-    }
+    // What the command line does not say itself is as the run had it.
+    const auto take = [&](const char* flag, const char* key, auto& field) {
+        if (given.get_option(flag)->count() == 0 && !text(key).empty()) field = text(key);
+    };
+    const auto take_number = [&](const char* flag, const char* key, std::int64_t& field) {
+        if (given.get_option(flag)->count() == 0 && config.contains(key) && config[key].is_number_integer())
+            field = config[key].get<std::int64_t>();
+    };
+    EvalSettings& e = a.evaluation;
+    take("--tofu", "tofu", e.tofu);
+    take("--split", "split", e.split);
+    take("--retain-log", "retain_log", e.retain_log);
+    take("--protocol", "protocol", e.protocol);
+    take("--template", "template", e.form);
+    take_number("--eval-rows", "eval_rows", e.max_rows);
+    take_number("--eval-tokens", "eval_tokens", e.max_new_tokens);
     if (a.out.empty()) a.out = a.unlearned / "extrapolations";
     if (a.epoch < 0) {
         const fs::path file = a.unlearned / "selection.json";
@@ -91,10 +96,7 @@ public:
         if (a_.epoch >= 0) result["epoch"] = a_.epoch;
         std::optional<eval::EvalLog> log;
         if (evaluation_) {
-            llama::StateDict computed;
-            for (const auto& [name, w] : weights) computed[name] = w.to(dtype_);
-            const llama::Llama model(config_, computed);
-            log = evaluation_->run(model, tokenizer, cat(folder.string(), " evaluation"));
+            log = evaluate(weights, cat(folder.string(), " evaluation"));
             const eval::Scores scores = evaluation_->score(*log);
             say(cat(folder.string(), ": ", score_line(scores)));
             for (const auto& [name, value] : scores) result["scores"][name] = value;
@@ -110,12 +112,26 @@ public:
         return result;
     }
 
+    /// The model utility of the unlearned model itself.
+    double utility_before() const {
+        const eval::Scores scores = evaluation_->score(evaluate(unlearned_, "the unlearned model, evaluation"));
+        const auto found = scores.find("model_utility");
+        require(found != scores.end(), "the evaluation gives no model utility to choose by");
+        return found->second;
+    }
+
     double update_share() const {
         const UpdateNorm n = update_norm(unlearned_, initial_);
         return n.initial > 0 ? n.update / n.initial : 0.0;
     }
 
 private:
+    eval::EvalLog evaluate(const llama::StateDict& weights, const std::string& label) const {
+        llama::StateDict computed;
+        for (const auto& [name, w] : weights) computed[name] = w.to(dtype_);
+        return evaluation_->run(llama::Llama(config_, computed), llama::Tokenizer::load(a_.unlearned), label);
+    }
+
     void warn_about_bf16() const {
         if (unlearned_.begin()->second.dtype() != tensor::DType::bf16) return;
         std::int64_t moved = 0;
@@ -140,8 +156,8 @@ private:
     std::optional<Evaluation> evaluation_;
 };
 
-Json run(Arguments a, const Common& common) {
-    if (fs::exists(a.unlearned / "epochs")) read_run(a);
+Json run(Arguments a, const Common& common, const CLI::App& given) {
+    if (fs::exists(a.unlearned / "epochs")) read_run(a, given);
     require_input(!a.base.empty(), "give --base DIR: the model before unlearning");
     require_input(!a.out.empty(), "give --out DIR");
     const bool choose = a.alpha == std::vector<std::string>{"auto"};
@@ -157,6 +173,7 @@ Json run(Arguments a, const Common& common) {
     const auto folder = [&](double alpha) { return one ? a.out : a.out / (prefix + short_text(alpha)); };
     for (const double alpha : alphas) require_free(folder(alpha), a.overwrite, "extrapolation.json");
     Extrapolation extrapolation(a, common);
+    const double before = choose ? extrapolation.utility_before() : 0.0;
     Json result{{"update_norm_share", extrapolation.update_share()}, {"points", Json::array()}};
     for (const double alpha : alphas) result["points"].push_back(extrapolation.point(alpha, folder(alpha), one));
     if (choose) {
@@ -164,14 +181,13 @@ Json run(Arguments a, const Common& common) {
         for (const Json& p : result["points"])
             candidates.push_back({short_text(p["alpha"].get<double>()), p["scores"]["forget_quality"].get<double>(),
                                   p["scores"]["model_utility"].get<double>()});
-        const eval::Scores before = Evaluation(a.evaluation).score(eval::read_log(a.unlearned.parent_path()));
-        const Selection s = select(candidates, a.utility_floor * before.at("model_utility"));
+        const Selection s = select(candidates, a.utility_floor * before);
         result["chosen"] = result["points"][s.index];
         result["reason"] = s.reason;
         say(cat("chosen alpha ", candidates[s.index].name, " (", s.reason,
                 "); chosen on the test metric itself, as the paper does"));
     }
-    if (!common.json)
+    if (prints_text(common))
         for (const Json& p : result["points"]) std::printf("%s\n", p["out"].get<std::string>().c_str());
     return result;
 }
@@ -182,7 +198,7 @@ void add_extrapolate(CLI::App& app) {
     const auto a = std::make_shared<Arguments>();
     const auto common = std::make_shared<Common>();
     CLI::App* c = add_command(app, "extrapolate", "UIPE: go further along an unlearning update", common,
-                              [a, common](const CLI::App&) { return run(*a, *common); });
+                              [a, common](const CLI::App& self) { return run(*a, *common, self); });
     c->add_option("--base", a->base,
                   "Model folder before unlearning; default: what the run in --unlearned started from");
     c->add_option("--unlearned", a->unlearned, "Unlearned model folder, or a run of uipe unlearn")->required();

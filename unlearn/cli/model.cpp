@@ -83,7 +83,7 @@ void add_convert(CLI::App& app) {
         add_command(app, "convert", "llama2.c .bin to a model folder; or a folder to another type or sharding", common,
                     [a, common](const CLI::App&) {
                         const Json result = convert(*a);
-                        if (!common->json) std::printf("%s\n", result["out"].get<std::string>().c_str());
+                        if (prints_text(*common)) std::printf("%s\n", result["out"].get<std::string>().c_str());
                         return result;
                     });
     c->add_option("from", a->from, "MODEL.bin of llama2.c, or a model folder")->required();

@@ -146,7 +146,6 @@ void add_unlearn(CLI::App& app) {
     const auto a = std::make_shared<TrainArguments>();
     const auto common = std::make_shared<Common>();
     a->job.trainer.epochs = 10;
-    a->job.trainer.schedule = nn::Schedule::linear;
     CLI::App* c = add_command(
         app, "unlearn", "Make a model forget, evaluating each epoch", common, [a, common](const CLI::App& self) {
             TrainingJob& job = a->job;
@@ -156,11 +155,11 @@ void add_unlearn(CLI::App& app) {
             require_at_least("--beta", job.trainer.objective.beta, 1e-12);
             if (job.data.empty()) {
                 require_input(!tofu.empty(), "give --forget FILE, or --tofu DIR and --split");
-                job.data = {tofu / (job.evaluation.split + ".json")};
+                job.data = {eval::set_file(tofu, job.evaluation.split)};
             }
             if (job.retain.empty() && job.objective->retain) {
                 require_input(!tofu.empty(), job.objective->title, " needs --retain FILE, or --tofu DIR and --split");
-                job.retain = {tofu / (retain_of(job.evaluation.split) + ".json")};
+                job.retain = {eval::set_file(tofu, retain_of(job.evaluation.split))};
             }
             job.save_all = !a->save_last;
             return result_json(job, run_training(job, config_of(self).dump()));

@@ -21,7 +21,7 @@ void add_world(CLI::App& app) {
                                   require_free(a->out, a->overwrite, "world.json");
                                   a->world.seed = common->seed;
                                   write_world(a->world, a->out);
-                                  if (!common->json) std::printf("%s\n", a->out.c_str());
+                                  if (prints_text(*common)) std::printf("%s\n", a->out.c_str());
                                   return Json{{"out", a->out.string()}, {"rows", read_json(a->out / "world.json")}};
                               });
     c->add_option("--out", a->out, "Folder to write")->required();
@@ -45,7 +45,7 @@ void add_report(CLI::App& app) {
     CLI::App* c =
         add_command(app, "report", "One self-contained HTML page from runs", common, [a, common](const CLI::App&) {
             write_report(a->runs, a->out, a->options);
-            if (!common->json) std::printf("%s\n", a->out.c_str());
+            if (prints_text(*common)) std::printf("%s\n", a->out.c_str());
             return Json{{"out", a->out.string()}};
         });
     c->add_option("runs", a->runs, "Run folders of train and unlearn")->required();

@@ -38,7 +38,7 @@ void add_point(Series& series, std::optional<double> x, std::optional<double> y)
     if (x && y) series.points.emplace_back(*x, *y);
 }
 
-void add_tradeoff_point(Series& series, const Evaluation& evaluation) {
+void add_tradeoff_point(Series& series, const EvaluationRecord& evaluation) {
     add_point(series, evaluation.metric("model_utility"), evaluation.metric("forget_quality"));
 }
 
@@ -81,7 +81,7 @@ Plot alpha_curve(const ReportData& data, const std::string& metric, const std::s
     if (quality) plot.threshold = forget_quality_threshold;
     for (std::size_t i = 0; i < data.unlearning.size(); ++i)
         append(plot.series, extrapolated_series(data.unlearning[i], static_cast<int>(i),
-                                                [&](Series& series, double alpha, const Evaluation& evaluation) {
+                                                [&](Series& series, double alpha, const EvaluationRecord& evaluation) {
                                                     add_point(series, alpha, evaluation.metric(metric));
                                                 }));
     return plot;
@@ -119,7 +119,8 @@ std::string tradeoff_figure(const ReportData& data) {
         if (const EpochRecord* record = run.chosen()) add_tradeoff_point(chosen, record->evaluation);
         plot.series.push_back(epochs);
         plot.series.push_back(chosen);
-        append(plot.series, extrapolated_series(run, color, [](Series& series, double, const Evaluation& evaluation) {
+        append(plot.series,
+               extrapolated_series(run, color, [](Series& series, double, const EvaluationRecord& evaluation) {
                    add_tradeoff_point(series, evaluation);
                }));
     }

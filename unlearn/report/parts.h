@@ -17,7 +17,7 @@ struct ReportData {
     std::vector<RunRecord> unlearning;  // with evaluations by epoch; a run's place is its colour
     std::vector<RunRecord> training;    // other runs with a loss
     std::vector<RunRecord> references;  // runs that hold one evaluation and no epochs
-    std::optional<Evaluation> retain;
+    std::optional<EvaluationRecord> retain;
 };
 
 /// `point` trained on: what the same run reaches when the steps go on instead, after `epoch`.

@@ -81,7 +81,7 @@ std::optional<double> median_truth_ratio(const Json& log, const std::string& whe
 }
 
 /// Adds what is not there yet from a summary (metric -> number) or a log (metric -> {agg_value, value_by_index}).
-void add_metrics(Evaluation& evaluation, const Json& json, const std::string& where) {
+void add_metrics(EvaluationRecord& evaluation, const Json& json, const std::string& where) {
     require_input(json.is_object(), where, ": a JSON object is needed, not ", json.type_name());
     for (const auto& [key, value] : json.items()) {
         const std::optional<double> metric =
@@ -150,7 +150,7 @@ void read_extrapolations(RunRecord& run) {
 
 }  // namespace
 
-std::optional<double> Evaluation::metric(const std::string& name) const {
+std::optional<double> EvaluationRecord::metric(const std::string& name) const {
     const auto at = metrics.find(name);
     return at == metrics.end() ? std::nullopt : std::optional(at->second);
 }
@@ -173,8 +173,8 @@ const EpochRecord* RunRecord::chosen() const {
     return epochs.empty() || epochs.back().epoch == 0 ? nullptr : &epochs.back();
 }
 
-Evaluation read_evaluation(const fs::path& path) {
-    Evaluation evaluation{path, {}};
+EvaluationRecord read_evaluation(const fs::path& path) {
+    EvaluationRecord evaluation{path, {}};
     if (!fs::is_directory(path)) {
         add_metrics(evaluation, read_json(path), path.string());
         return evaluation;

@@ -12,7 +12,7 @@
 namespace uipe::unlearn {
 
 /// What an evaluation measured. `forget_truth_ratio_median` is taken from the log's rows when the summary lacks it.
-struct Evaluation {
+struct EvaluationRecord {
     fs::path path;
     std::map<std::string, double> metrics;
 
@@ -22,14 +22,14 @@ struct Evaluation {
 /// The evaluation after `epoch`; epoch 0 is before the first step.
 struct EpochRecord {
     int epoch = 0;
-    Evaluation evaluation;
+    EvaluationRecord evaluation;
 };
 
 /// The evaluation of θ_epoch + alpha (θ_epoch − θ_0).
 struct ExtrapolationRecord {
     int epoch = 0;
     double alpha = 0;
-    Evaluation evaluation;
+    EvaluationRecord evaluation;
 };
 
 /// One line of metrics.jsonl.
@@ -45,7 +45,7 @@ struct RunRecord {
     std::vector<StepRecord> steps;
     double tokens = 0;                                // trained on, all steps together
     double seconds = 0;                               // spent in steps; 0 where the log does not say
-    Evaluation evaluation;                            // of the run folder itself, as `eval` writes it
+    EvaluationRecord evaluation;                      // of the run folder itself, as `eval` writes it
     std::vector<EpochRecord> epochs;                  // by epoch
     std::vector<ExtrapolationRecord> extrapolations;  // by epoch, then alpha
     std::optional<int> selected;                      // the epoch in selection.json
@@ -67,7 +67,7 @@ struct Answer {
 };
 
 /// From a folder with TOFU_SUMMARY.json, TOFU_EVAL.json or both (the summary goes first), or from one such file.
-Evaluation read_evaluation(const fs::path& path);
+EvaluationRecord read_evaluation(const fs::path& path);
 
 /// InputError when `folder` is not a folder.
 RunRecord read_run(const fs::path& folder);

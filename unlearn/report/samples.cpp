@@ -16,7 +16,7 @@ constexpr std::size_t longest_answer = 600;  // bytes shown; a collapsed model c
 /// A model at one stage, with its answers to the questions of one set.
 struct Stage {
     std::string name;
-    const Evaluation* evaluation;
+    const EvaluationRecord* evaluation;
 };
 
 std::vector<Stage> stages_of(const RunRecord& run) {

@@ -17,13 +17,13 @@ std::string swatch(std::size_t index) {
     return cat("<span class=\"swatch\" style=\"background:", plot_color(static_cast<int>(index)), "\"></span>");
 }
 
-std::string forget_quality_cell(const Evaluation& evaluation) {
+std::string forget_quality_cell(const EvaluationRecord& evaluation) {
     const auto value = evaluation.metric("forget_quality");
     const bool passes = value && *value > forget_quality_threshold;
     return cat(passes ? "<td class=\"number passes\">" : "<td class=\"number\">", p_value(value), "</td>");
 }
 
-std::string truth_ratio_cell(const Evaluation& evaluation, bool unlearned, const ReportData& data) {
+std::string truth_ratio_cell(const EvaluationRecord& evaluation, bool unlearned, const ReportData& data) {
     const auto value = evaluation.metric("forget_truth_ratio_median");
     const auto limit = data.retain ? data.retain->metric("forget_truth_ratio_median") : std::nullopt;
     const bool over = unlearned && value && limit && *value > *limit;
@@ -31,7 +31,7 @@ std::string truth_ratio_cell(const Evaluation& evaluation, bool unlearned, const
 }
 
 std::string row(const std::string& css, const std::string& name, const std::string& epoch, std::optional<double> alpha,
-                const Evaluation& evaluation, const ReportData& data) {
+                const EvaluationRecord& evaluation, const ReportData& data) {
     const std::optional<double> factor = alpha ? std::optional(1 + *alpha) : std::nullopt;
     const auto number = [](const std::string& text) { return cat("<td class=\"number\">", text, "</td>"); };
     return cat("<tr class=\"", css, "\"><td>", name, "</td>", number(epoch), number(alpha ? decimal(alpha, 2) : ""),
@@ -93,7 +93,7 @@ struct Candidate {
     double utility = 0;
 };
 
-void add_candidate(std::vector<Candidate>& to, const std::string& place, const Evaluation& evaluation) {
+void add_candidate(std::vector<Candidate>& to, const std::string& place, const EvaluationRecord& evaluation) {
     const auto quality = evaluation.metric("forget_quality"), utility = evaluation.metric("model_utility");
     if (quality && utility) to.push_back({place, *quality, *utility});
 }

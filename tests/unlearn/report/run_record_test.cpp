@@ -98,7 +98,7 @@ TEST(RunRecord, TheMedianComesFromTheRowsWhereTheSummaryLacksIt) {
         scratch.path / "TOFU_EVAL.json",
         "{\"model_utility\": {\"agg_value\": 0.7}, \"forget_truth_ratio\": {\"agg_value\": 0.4, \"value_by_index\": "
         "{\"0\": {\"score\": 0.9}, \"1\": {\"score\": 0.1}, \"2\": {\"score\": 0.3}, \"3\": {\"score\": 0.5}}}}");
-    const Evaluation both = read_evaluation(scratch.path);
+    const EvaluationRecord both = read_evaluation(scratch.path);
     EXPECT_DOUBLE_EQ(*both.metric("forget_truth_ratio_median"), 0.4);
     EXPECT_EQ(both.metric("model_utility"), 0.5);  // the summary goes first
     EXPECT_EQ(read_evaluation(scratch.path / "TOFU_EVAL.json").metric("model_utility"), 0.7);
@@ -124,7 +124,7 @@ TEST(RunRecord, ReadsAPublishedLog) {
     const char* data = std::getenv("UIPE_DATA");
     if (data == nullptr) GTEST_SKIP() << "UIPE_DATA is not set: no published log to read";
     const fs::path folder = fs::path(data) / "logs/open-unlearning_llama2-7b_full_forget01";
-    const Evaluation evaluation = read_evaluation(folder);
+    const EvaluationRecord evaluation = read_evaluation(folder);
     EXPECT_DOUBLE_EQ(*evaluation.metric("forget_quality"), 0.0012708143485281624);
     EXPECT_DOUBLE_EQ(*evaluation.metric("forget_truth_ratio"), 0.530570305552422);  // in the log alone
     EXPECT_TRUE(evaluation.metric("forget_truth_ratio_median"));
