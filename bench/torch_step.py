@@ -6,7 +6,8 @@ transformers' LlamaForCausalLM, eager (not compiled), random weights and tokens,
 T counts all tokens of the batch; its B sequences have T/B tokens each, so nothing is padded. bf16 means autocast:
 products in bf16, weights, gradients and moments in f32 (weights in bf16 would stall at the rates TOFU uses).
 Prints one JSON line. The roof is the rate of a square product in the same dtype, measured in the same run on random
-data; FLOPs are 6 per token and weight of every matrix but the embedding, plus causal attention's.
+data; FLOPs are 6 per token and weight of every matrix, the head's once and the embedding's never, plus causal
+attention's.
 """
 
 import argparse
@@ -26,6 +27,7 @@ def parse():
     for name, default, text in sizes:
         p.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
     p.add_argument("--K", type=int, help="KV heads (default H)")
+    p.add_argument("--tied", action="store_true", help="the head is the embedding")
     p.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     p.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="(default sdpa)")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="(default all)")
@@ -36,7 +38,7 @@ def parse():
     a.K = a.H if a.K is None else a.K
     lowest = {"warmup": 0, "seed": 0}
     for name, value in vars(a).items():
-        if isinstance(value, int) and value < lowest.get(name, 1):
+        if type(value) is int and value < lowest.get(name, 1):
             p.error(f"--{name} must be at least {lowest.get(name, 1)}")
     if a.T % a.B or a.T < 2 * a.B:
         p.error("T must be a multiple of B, with two tokens or more in a sequence")
@@ -49,12 +51,13 @@ def make_model(a):
     return LlamaForCausalLM(LlamaConfig(
         hidden_size=a.C, intermediate_size=a.F, num_hidden_layers=a.L, num_attention_heads=a.H, num_key_value_heads=a.K,
         vocab_size=a.V, max_position_embeddings=a.T // a.B, use_cache=False, bos_token_id=None, eos_token_id=None,
-        attn_implementation=a.attention)).train()
+        tie_word_embeddings=a.tied, attn_implementation=a.attention)).train()
 
 
 def step_flops(model, a):
     """Forward is 2 FLOPs a token and weight, backward twice that; causal attention is two products over n²/2 pairs."""
-    matrices = sum(w.numel() for name, w in model.named_parameters() if w.dim() == 2 and "embed_tokens" not in name)
+    blocks = sum(w.numel() for w in model.model.layers.parameters() if w.dim() == 2)
+    matrices = blocks + a.V * a.C
     n = a.T // a.B
     return 6 * a.T * matrices + 6 * a.L * a.T * n * a.C
 

@@ -158,7 +158,7 @@ private:
 
 }  // namespace
 
-TofuSets read_tofu(const fs::path& folder, const std::string& split, std::int64_t max_rows) {
+TofuSets read_tofu(const fs::path& folder, const std::string& split, std::int64_t max_utility_rows) {
     require_input(split.starts_with("forget") && split.size() > 6, "--split ", split,
                   ": a forget set is named, such as forget01, forget05 or forget10");
     TofuSets sets;
@@ -168,9 +168,8 @@ TofuSets read_tofu(const fs::path& folder, const std::string& split, std::int64_
     sets.world_facts = read_qa(file_of(folder, "world_facts_perturbed"), world_rows);
     const fs::path holdout = file_of(folder, "holdout" + split.substr(6));
     if (fs::exists(holdout)) sets.holdout = read_qa(holdout, answers_only);
-    const auto most = static_cast<std::size_t>(std::max<std::int64_t>(0, max_rows));
-    for (auto* rows : {&sets.forget, &sets.retain, &sets.real_authors, &sets.world_facts, &sets.holdout})
-        keep_first(*rows, most);
+    const auto most = static_cast<std::size_t>(std::max<std::int64_t>(0, max_utility_rows));
+    for (auto* rows : {&sets.retain, &sets.real_authors, &sets.world_facts}) keep_first(*rows, most);
     return sets;
 }
 

@@ -17,9 +17,9 @@ struct TofuSets {
 };
 
 /// Reads forgetXX_perturbed, retain_perturbed, real_authors_perturbed, world_facts_perturbed and, when there,
-/// holdoutXX (`.json` or `.jsonl`) from `folder`, for split "forgetXX". At most `max_rows` rows of each (0: all).
-/// InputError names what is missing.
-TofuSets read_tofu(const fs::path& folder, const std::string& split, std::int64_t max_rows = 0);
+/// holdoutXX (`.json` or `.jsonl`) from `folder`, for split "forgetXX". The forget set is always whole; of the sets
+/// that model utility reads, at most `max_utility_rows` rows each (0: all). InputError names what is missing.
+TofuSets read_tofu(const fs::path& folder, const std::string& split, std::int64_t max_utility_rows = 0);
 
 struct EvaluateOptions {
     Protocol protocol = Protocol::open_unlearning;

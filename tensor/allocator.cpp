@@ -29,19 +29,19 @@ class CpuAllocator {
 public:
     void* take(std::size_t bytes) {
         const std::lock_guard lock(mutex_);
+        auto& list = free_[bytes];
+        void* block = nullptr;
+        if (!list.empty()) {
+            block = list.back();
+            list.pop_back();
+        } else {
+            require(::posix_memalign(&block, 64, bytes) == 0, "out of memory: ", bytes, " bytes asked, ", stats_.in_use,
+                    " in use; a smaller --micro-batch needs less");
+            stats_.reserved += bytes;
+            ++stats_.allocations;
+        }
         stats_.in_use += bytes;
         stats_.peak = std::max(stats_.peak, stats_.in_use);
-        auto& list = free_[bytes];
-        if (!list.empty()) {
-            void* block = list.back();
-            list.pop_back();
-            return block;
-        }
-        void* block = nullptr;
-        require(::posix_memalign(&block, 64, bytes) == 0, "out of memory: ", bytes, " bytes asked, ",
-                stats_.in_use - bytes, " in use; a smaller --micro-batch needs less");
-        stats_.reserved += bytes;
-        ++stats_.allocations;
         return block;
     }
 

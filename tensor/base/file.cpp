@@ -46,6 +46,18 @@ void sync_folder_of(const fs::path& path) {
     sync_path(parent.empty() ? fs::path(".") : parent, O_RDONLY | O_DIRECTORY);
 }
 
+void write_synced(const fs::path& path, std::string_view bytes) {
+    const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    require(file.fd >= 0, path.string(), ": cannot write: ", reason());
+    std::size_t done = 0;
+    while (done < bytes.size()) {
+        const ssize_t n = ::write(file.fd, bytes.data() + done, bytes.size() - done);
+        require(n > 0, path.string(), ": cannot write: ", reason());
+        done += static_cast<std::size_t>(n);
+    }
+    require(::fsync(file.fd) == 0, path.string(), ": cannot sync: ", reason());
+}
+
 fs::path temporary_beside(const fs::path& path) {
     fs::path clean = path;
     if (!clean.has_filename()) clean = clean.parent_path();  // "out/" names the folder "out"
@@ -70,22 +82,13 @@ std::string read_file(const fs::path& path) {
 
 void write_file(const fs::path& path, std::string_view bytes) {
     const fs::path temporary = temporary_beside(path);
-    {
-        const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-        require(file.fd >= 0, temporary.string(), ": cannot write: ", reason());
-        std::size_t done = 0;
-        while (done < bytes.size()) {
-            const ssize_t n = ::write(file.fd, bytes.data() + done, bytes.size() - done);
-            if (n <= 0) {
-                const std::string why = reason();
-                ::unlink(temporary.c_str());
-                throw Error(cat(path.string(), ": cannot write: ", why));
-            }
-            done += static_cast<std::size_t>(n);
-        }
-        require(::fsync(file.fd) == 0, temporary.string(), ": cannot sync: ", reason());
+    try {
+        write_synced(temporary, bytes);
+        fs::rename(temporary, path);
+    } catch (...) {
+        ::unlink(temporary.c_str());
+        throw;
     }
-    fs::rename(temporary, path);
     sync_folder_of(path);
 }
 

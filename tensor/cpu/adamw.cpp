@@ -14,13 +14,16 @@ void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, cons
     const A root = static_cast<A>(1.0 / std::sqrt(1.0 - std::pow(s.beta2, step)));
     const A beta1 = static_cast<A>(s.beta1);
     const A beta2 = static_cast<A>(s.beta2);
+    // From f64: 1 - 0.999f is 5e-5 of itself away from 0.001, and the correction of the bias would not match it.
+    const A rest1 = static_cast<A>(1.0 - s.beta1);
+    const A rest2 = static_cast<A>(1.0 - s.beta2);
     const A eps = static_cast<A>(s.eps);
     const A scale = static_cast<A>(s.grad_scale);
     parallel_for(n, 8192, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
             const A g = grad[i] * scale;
-            m[i] = beta1 * m[i] + (A{1} - beta1) * g;
-            v[i] = beta2 * v[i] + (A{1} - beta2) * g * g;
+            m[i] = beta1 * m[i] + rest1 * g;
+            v[i] = beta2 * v[i] + rest2 * g * g;
             master[i] = master[i] * decay - rate * m[i] / (std::sqrt(v[i]) * root + eps);
             if constexpr (!std::is_same_v<A, P>) param[i] = static_cast<P>(master[i]);
         }

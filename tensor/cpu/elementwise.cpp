@@ -106,6 +106,9 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
 }
 
 void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha) {
+    // The formula would turn -0 into 0 here, and 0 * infinity into NaN.
+    if (alpha == 0.0) return cpu::copy(y, x_u);
+    if (alpha == -1.0) return cpu::copy(y, x_0);
     with_float(y.dtype(), [&]<class Y>() {
         with_float(x_u.dtype(), [&]<class U>() {
             with_float(x_0.dtype(), [&]<class Z>() {

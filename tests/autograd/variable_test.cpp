@@ -186,6 +186,61 @@ TEST(Memory, ValuesThatABackwardReadsAreHeldUntilThen) {
     EXPECT_NEAR(units_in_use() - before, 1.0, 0.1) << "only the gradient of x is left";
 }
 
+/// What the tape of op(x, …) holds beside its output, in units; each x is an intermediate value of one unit.
+double units_kept(const std::function<Variable(const std::vector<Variable>&)>& op, std::size_t inputs) {
+    constexpr std::int64_t columns = 8;
+    const tensor::Shape shape{elements / columns, columns};
+    const Variable x = Variable::leaf(Tensor::zeros(shape, DType::f64));
+    const double before = units_in_use();
+    Variable y;
+    {
+        std::vector<Variable> values;
+        for (std::size_t i = 0; i < inputs; ++i) values.push_back(scale(x, 1.0));
+        y = op(values);
+    }
+    return units_in_use() - before - static_cast<double>(y.value().nbytes()) / unit;
+}
+
+TEST(Memory, AnOpKeepsOnlyWhatItsBackwardReads) {
+    constexpr std::int32_t rows = elements / 8;
+    const Tensor cu = test::packed({rows});
+    const Tensor index = Tensor::from(std::vector<std::int32_t>(rows, 1));
+    const Variable square = Variable::leaf(normal({8, 8}, 1));
+    const Variable vector = Variable::leaf(normal({8}, 2));
+    const Variable column = Variable::leaf(Tensor::zeros({rows}, DType::f64));
+    using Inputs = std::vector<Variable>;
+    const struct {
+        const char* op;
+        std::size_t inputs;
+        std::function<Variable(const Inputs&)> run;
+        double units;
+    } cases[] = {
+        {"add", 2, [](const Inputs& x) { return add(x[0], x[1]); }, 0.0},
+        {"mul", 2, [](const Inputs& x) { return mul(x[0], x[1]); }, 2.0},
+        {"scale", 1, [](const Inputs& x) { return scale(x[0], 2.0); }, 0.0},
+        {"log_sigmoid", 1, [](const Inputs& x) { return log_sigmoid(x[0]); }, 1.0},
+        {"sum", 1, [](const Inputs& x) { return sum(x[0]); }, 0.0},
+        {"segment_sum", 0, [&](const Inputs&) { return segment_sum(scale(column, 1.0), cu); }, 0.0},
+        {"linear", 1, [&](const Inputs& x) { return linear(x[0], square); }, 1.0},
+        {"embedding", 0, [&](const Inputs&) { return embedding(square, index); }, 0.0},
+        {"rmsnorm", 1, [&](const Inputs& x) { return rmsnorm(x[0], vector, 1e-5); }, 1.125},  // and rstd[T]
+        {"swiglu", 2, [](const Inputs& x) { return swiglu(x[0], x[1]); }, 2.0},
+        {"rope", 1, [&](const Inputs& x) { return rope(x[0], index, 4, 1e4); }, 0.0},
+        {"token_logprob", 1, [&](const Inputs& x) { return token_logprob(x[0], square, index); }, 1.125},  // and lse[T]
+    };
+    for (const auto& c : cases) EXPECT_NEAR(units_kept(c.run, c.inputs), c.units, 0.01) << c.op;
+}
+
+TEST(Memory, AttentionKeepsItsOperandsAndOneNumberARowAndHead) {
+    const Variable x = Variable::leaf(normal({512, 16}, 1));
+    const Tensor cu = test::packed({256, 256});
+    const auto bytes_in_use = [] { return static_cast<double>(tensor::memory_stats().in_use); };
+    const double before = bytes_in_use();
+    const Variable y = attention(scale(x, 1.0), scale(x, 1.0), scale(x, 1.0), cu, 4);
+    const auto one = static_cast<double>(x.value().nbytes());
+    EXPECT_NEAR(bytes_in_use() - before, one * (1 + 3 + 4.0 / 16.0), 0.01 * one);  // out; q, k, v; lse[T,H]
+}
+
 /// An op that passes its input on and notes, on the way back, what memory is in use.
 Variable note_memory(const Variable& x, double& units) {
     return record(x.value(), {x}, [&units](const Tensor& dy, std::span<Sink> in) {

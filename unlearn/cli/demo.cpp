@@ -6,7 +6,7 @@
 #include "llama/weights.h"
 #include "unlearn/cli/command.h"
 #include "unlearn/progress.h"
-#include "unlearn/report.h"
+#include "unlearn/report/report.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -60,13 +60,13 @@ private:
 
     Words evaluation() const {
         return {"--tofu",      at("world"),          "--split",       "forget10",
-                "--eval-rows", quick_ ? "16" : "80", "--eval-tokens", "40"};
+                "--eval-rows", quick_ ? "16" : "40", "--eval-tokens", "40"};
     }
 
     void write_config() const {
         llama::Config c;
-        c.hidden_size = quick_ ? 64 : 128;
-        c.intermediate_size = quick_ ? 168 : 336;
+        c.hidden_size = quick_ ? 64 : 96;
+        c.intermediate_size = quick_ ? 168 : 256;
         c.num_layers = quick_ ? 2 : 4;
         c.num_heads = 4;
         c.num_kv_heads = 4;

@@ -13,7 +13,8 @@ inline void add_evaluation_options(CLI::App& c, EvalSettings& e) {
     c.add_option("--split", e.split, "The forget set: forget01, forget05, forget10")->group(group);
     c.add_option("--retain-log", e.retain_log, "Log of the retain model, for forget quality")->group(group);
     c.add_option("--protocol", e.protocol, "tofu (first 300 rows) or open-unlearning (all rows)")->group(group);
-    c.add_option("--eval-rows", e.max_rows, "At most so many rows of each set; 0: all")->group(group);
+    c.add_option("--eval-rows", e.max_rows, "Rows of each utility set at most; 0: all. The forget set is always whole")
+        ->group(group);
     c.add_option("--eval-tokens", e.max_new_tokens, "New tokens of each generation")->group(group);
 }
 

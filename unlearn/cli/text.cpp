@@ -2,8 +2,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <sstream>
 
 #include "llama/generate.h"
+#include "llama/tokenizer_trainer.h"
 #include "unlearn/cli/command.h"
 #include "unlearn/session.h"
 
@@ -73,26 +75,72 @@ void add_generate(CLI::App& app) {
     c->footer("With --json: {text, prompt_tokens, new_tokens, tok_per_s}.");
 }
 
+namespace {
+
+struct TokenizeArguments {
+    fs::path tokenizer, model, out;
+    std::string text;
+    std::vector<fs::path> train;
+    int vocab_size = 4096;
+};
+
+/// Every string of the rows, or every line of a .txt file.
+std::vector<std::string> texts_of(const fs::path& file) {
+    std::vector<std::string> out;
+    if (file.extension() == ".txt") {
+        std::istringstream lines(read_file(file));
+        for (std::string line; std::getline(lines, line);) out.push_back(line);
+        return out;
+    }
+    for_each_row(file, [&](const Json& row, const std::string& place) {
+        require_input(row.is_object(), place, ": is no object of texts");
+        for (const auto& [key, value] : row.items())
+            if (value.is_string()) out.push_back(value.get<std::string>());
+    });
+    return out;
+}
+
+Json train_tokenizer(const TokenizeArguments& a) {
+    require_input(!a.out.empty(), "--train needs --out FILE for the new tokenizer");
+    std::vector<std::string> lines;
+    for (const fs::path& file : a.train)
+        for (std::string& line : texts_of(file)) lines.push_back(std::move(line));
+    require_input(!lines.empty(), a.train.front().string(), ": holds no text");
+    lines.emplace_back("[INST] [/INST]");
+    llama::train_tokenizer(lines, a.vocab_size, a.out);
+    return Json{{"out", a.out.string()}, {"vocab_size", llama::Tokenizer::load(a.out).vocab_size()}};
+}
+
+Json tokenize(const TokenizeArguments& a, bool json) {
+    if (!a.train.empty()) return train_tokenizer(a);
+    require_input(a.tokenizer.empty() != a.model.empty(), "give either --tokenizer FILE or --model DIR");
+    const auto tokenizer = llama::Tokenizer::load(a.tokenizer.empty() ? a.model : a.tokenizer);
+    const std::vector<std::int32_t> ids = tokenizer.encode(a.text);
+    const std::vector<std::string> pieces = tokenizer.pieces(ids);
+    if (!json)
+        for (std::size_t i = 0; i < ids.size(); ++i) std::printf("%6d  %s\n", ids[i], pieces[i].c_str());
+    return Json{{"ids", ids}, {"pieces", pieces}};
+}
+
+}  // namespace
+
 void add_tokenize(CLI::App& app) {
-    struct Arguments {
-        fs::path tokenizer, model;
-        std::string text;
-    };
-    const auto a = std::make_shared<Arguments>();
+    const auto a = std::make_shared<TokenizeArguments>();
     const auto common = std::make_shared<Common>();
     CLI::App* c =
-        add_command(app, "tokenize", "Show the ids and pieces of a text", common, [a, common](const CLI::App&) {
-            require_input(a->tokenizer.empty() != a->model.empty(), "give either --tokenizer FILE or --model DIR");
-            const auto tokenizer = llama::Tokenizer::load(a->tokenizer.empty() ? a->model : a->tokenizer);
-            const std::vector<std::int32_t> ids = tokenizer.encode(a->text);
-            const std::vector<std::string> pieces = tokenizer.pieces(ids);
-            if (!common->json)
-                for (std::size_t i = 0; i < ids.size(); ++i) std::printf("%6d  %s\n", ids[i], pieces[i].c_str());
-            return Json{{"ids", ids}, {"pieces", pieces}};
-        });
+        add_command(app, "tokenize", "Show the ids and pieces of a text, or train a tokenizer", common,
+                    [a, common](const CLI::App& self) {
+                        require_input(!a->train.empty() || self.get_option("--text")->count() > 0, "give --text TEXT");
+                        return tokenize(*a, common->json);
+                    });
     c->add_option("--tokenizer", a->tokenizer, "tokenizer.model");
     c->add_option("--model", a->model, "Model folder");
-    c->add_option("--text", a->text, "Text; no BOS or EOS is added")->required();
+    c->add_option("--text", a->text, "Text; no BOS or EOS is added");
+    const std::string group = "Training";
+    c->add_option("--train", a->train, "Files whose texts a new SentencePiece BPE tokenizer is trained on")
+        ->group(group);
+    c->add_option("--vocab-size", a->vocab_size, "Pieces of the new tokenizer")->group(group);
+    c->add_option("--out", a->out, "File of the new tokenizer")->group(group);
 }
 
 }  // namespace uipe::unlearn

@@ -2,7 +2,7 @@
 #include <cstdio>
 
 #include "unlearn/cli/command.h"
-#include "unlearn/report.h"
+#include "unlearn/report/report.h"
 #include "unlearn/run_folder.h"
 #include "unlearn/world/world.h"
 

@@ -1,5 +1,6 @@
 #include "tensor/base/file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,10 +72,11 @@ TEST_F(Files, ReadingWhatIsNoRegularFileIsTheUsersErrorAndNamesThePath) {
     EXPECT_NE(message_of<InputError>([&] { read_file("/dev/null"); }).find("regular"), std::string::npos);
 }
 
-TEST_F(Files, APipeWithoutAWriterIsRefusedAtOnce) {
+TEST_F(Files, APipeIsRefusedAsNoRegularFile) {
     const fs::path pipe = folder_ / "pipe";
     ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
-    const int keeps_it_open = ::open(pipe.c_str(), O_RDWR | O_NONBLOCK);  // so that a blocking open does not hang here
+    const int keeps_it_open =
+        ::open(pipe.c_str(), O_RDWR | O_NONBLOCK);  // an open for reading alone would wait for a writer
     EXPECT_NE(message_of<InputError>([&] { read_file(pipe); }).find("regular"), std::string::npos);
     ::close(keeps_it_open);
 }

@@ -1,4 +1,4 @@
-#include "unlearn/report.h"
+#include "unlearn/report/report.h"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +6,8 @@
 #include <set>
 
 #include "tensor/base/error.h"
-#include "tests/unlearn/run_fixture.h"
-#include "unlearn/report_parts.h"
+#include "tests/unlearn/report/run_fixture.h"
+#include "unlearn/report/parts.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -77,6 +77,15 @@ TEST(Report, EveryExtrapolatedPointHasItsControl) {
     EXPECT_EQ(occurrences(page, "control: trained on, best</td><td class=\"number\">5</td>"), 1u);
     EXPECT_EQ(occurrences(page, "control: trained on, last</td><td class=\"number\">10</td>"), 1u);
     EXPECT_NE(page.find("0.50</td><td class=\"number\">1.50</td>"), std::string::npos);  // α and 1 + α
+}
+
+TEST(Report, OverForgettingIsMarkedOnceUnlearningBegan) {
+    const Scratch scratch;
+    testing::write_run(scratch.path / "ga", {});
+    write_file(scratch.path / "retain.json", "{\"forget_truth_ratio_median\": 0.5}");  // below every epoch's
+    const std::string page = page_of(scratch, {"ga"}, {.retain = scratch.path / "retain.json"});
+    const std::string arrow = "<span class=\"over\">&#8239;↑</span></td>";
+    EXPECT_EQ(occurrences(page, arrow), 7u);  // selected, four extrapolated, two controls; not before unlearning
 }
 
 TEST(Report, ChoosesControlsAndPoints) {

@@ -1,4 +1,4 @@
-#include "unlearn/plot.h"
+#include "unlearn/report/plot.h"
 
 #include <fcntl.h>
 #include <spawn.h>
@@ -83,6 +83,14 @@ double floor_of(const Plot& plot) {
     return std::pow(10, std::floor(std::log10(least) + 1e-9)) * 0.7;  // a little lower: markers on the axis stay whole
 }
 
+double greatest_x(const Plot& plot) {
+    double greatest = 0;
+    for (const Series& series : plot.series)
+        for (const auto& [x, y] : series.points)
+            if (std::isfinite(x)) greatest = std::max(greatest, x);
+    return greatest;
+}
+
 std::string script_of(const Plot& plot) {
     std::ostringstream out;
     out << "set terminal svg size " << plot.width << ',' << plot.height
@@ -92,6 +100,7 @@ std::string script_of(const Plot& plot) {
         << "set grid ytics linetype 1 linewidth 0.4 linecolor rgb '#999999' dashtype 3\n"
         << "set xlabel '" << plot.x_label << "'\nset ylabel '" << plot.y_label << "'\nunset key\n"
         << "set autoscale xfix\nset autoscale yfix\n";
+    if (plot.whole_x) out << "set xtics " << std::max(1.0, std::ceil(greatest_x(plot) / 10)) << "\n";
     if (plot.log_y)
         out << "set logscale y\nset format y '10^{%L}'\nset ytics add ('1' 1)\nunset mytics\nset yrange ["
             << floor_of(plot) << ":2]\nset offsets graph 0.04, graph 0.04, 0, 0\n";

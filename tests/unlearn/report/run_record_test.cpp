@@ -1,11 +1,11 @@
-#include "unlearn/run_record.h"
+#include "unlearn/report/run_record.h"
 
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 
 #include "tensor/base/error.h"
-#include "tests/unlearn/run_fixture.h"
+#include "tests/unlearn/report/run_fixture.h"
 
 namespace uipe::unlearn {
 namespace {

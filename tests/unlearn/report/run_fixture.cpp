@@ -1,4 +1,4 @@
-#include "tests/unlearn/run_fixture.h"
+#include "tests/unlearn/report/run_fixture.h"
 
 #include <cmath>
 #include <cstdlib>

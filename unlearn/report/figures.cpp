@@ -2,9 +2,9 @@
 #include <algorithm>
 
 #include "tensor/base/error.h"
-#include "unlearn/html.h"
-#include "unlearn/plot.h"
-#include "unlearn/report_parts.h"
+#include "unlearn/report/html.h"
+#include "unlearn/report/parts.h"
+#include "unlearn/report/plot.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -64,7 +64,7 @@ void append(std::vector<Series>& to, std::vector<Series> more) {
 
 /// A metric by epoch, a curve a run.
 Plot curve(const ReportData& data, const std::string& metric, const std::string& axis, bool quality = false) {
-    Plot plot{.x_label = "epoch", .y_label = axis, .log_y = quality};
+    Plot plot{.x_label = "epoch", .y_label = axis, .whole_x = true, .log_y = quality};
     if (quality) plot.threshold = forget_quality_threshold;
     for (std::size_t i = 0; i < data.unlearning.size(); ++i) {
         Series series{{}, static_cast<int>(i), Line::solid, Marker::dot};

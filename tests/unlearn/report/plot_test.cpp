@@ -1,11 +1,11 @@
-#include "unlearn/plot.h"
+#include "unlearn/report/plot.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdlib>
 
-#include "tests/unlearn/run_fixture.h"
+#include "tests/unlearn/report/run_fixture.h"
 
 namespace uipe::unlearn {
 namespace {

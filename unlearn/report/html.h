@@ -16,7 +16,7 @@ std::string decimal(std::optional<double> value, int digits = 3);
 /// A probability: three decimals, or 2.5×10⁻¹³ below 0.001; an en dash where there is none.
 std::string p_value(std::optional<double> value);
 
-/// A count with thin spaces between the thousands.
+/// A count with commas between the thousands.
 std::string count(double value);
 
 /// "47 s", "3 min 12 s", "2 h 5 min".

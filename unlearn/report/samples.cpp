@@ -2,9 +2,9 @@
 #include <sstream>
 
 #include "tensor/base/error.h"
-#include "unlearn/html.h"
-#include "unlearn/plot.h"
-#include "unlearn/report_parts.h"
+#include "unlearn/report/html.h"
+#include "unlearn/report/parts.h"
+#include "unlearn/report/plot.h"
 
 namespace uipe::unlearn {
 namespace {

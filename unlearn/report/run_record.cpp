@@ -1,4 +1,4 @@
-#include "unlearn/run_record.h"
+#include "unlearn/report/run_record.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,4 +1,4 @@
-#include "unlearn/html.h"
+#include "unlearn/report/html.h"
 
 #include <gtest/gtest.h>
 
@@ -31,8 +31,8 @@ TEST(Html, ProbabilitiesSpanAllMagnitudes) {
 
 TEST(Html, CountsAndDurations) {
     EXPECT_EQ(count(64), "64");
-    EXPECT_EQ(count(942464), "942\u202F464");
-    EXPECT_EQ(count(6738415616.0), "6\u202F738\u202F415\u202F616");
+    EXPECT_EQ(count(942464), "942,464");
+    EXPECT_EQ(count(6738415616.0), "6,738,415,616");
     EXPECT_EQ(duration(46.6), "47 s");
     EXPECT_EQ(duration(192), "3 min 12 s");
     EXPECT_EQ(duration(7500), "2 h 5 min");

@@ -1,5 +1,5 @@
 // The report's style sheet: system fonts only, both colour schemes, wide tables scroll inside their own box.
-#include "unlearn/report_parts.h"
+#include "unlearn/report/parts.h"
 
 namespace uipe::unlearn {
 

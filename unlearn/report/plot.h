@@ -24,6 +24,7 @@ struct Series {
 struct Plot {
     std::string x_label;
     std::string y_label;
+    bool whole_x = false;  // marks whole numbers only
     bool log_y = false;
     double log_floor = 1e-12;              // with log_y, smaller values are drawn here; above 0
     std::optional<double> threshold = {};  // a horizontal dotted line

@@ -1,12 +1,12 @@
-#include "unlearn/report.h"
+#include "unlearn/report/report.h"
 
 #include <algorithm>
 #include <map>
 #include <sstream>
 
 #include "tensor/base/error.h"
-#include "unlearn/html.h"
-#include "unlearn/report_parts.h"
+#include "unlearn/report/html.h"
+#include "unlearn/report/parts.h"
 
 namespace uipe::unlearn {
 namespace {

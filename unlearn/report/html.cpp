@@ -1,4 +1,4 @@
-#include "unlearn/html.h"
+#include "unlearn/report/html.h"
 
 #include <cmath>
 #include <iomanip>
@@ -56,7 +56,7 @@ std::string p_value(std::optional<double> value) {
 
 std::string count(double value) {
     std::string digits = decimal(std::round(value), 0);
-    for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, "\u202F");
+    for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, ",");
     return digits;
 }
 

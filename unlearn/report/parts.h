@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "unlearn/run_record.h"
+#include "unlearn/report/run_record.h"
 
 namespace uipe::unlearn {
 

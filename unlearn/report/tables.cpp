@@ -4,9 +4,9 @@
 #include <sstream>
 
 #include "tensor/base/error.h"
-#include "unlearn/html.h"
-#include "unlearn/plot.h"
-#include "unlearn/report_parts.h"
+#include "unlearn/report/html.h"
+#include "unlearn/report/parts.h"
+#include "unlearn/report/plot.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -23,10 +23,10 @@ std::string forget_quality_cell(const Evaluation& evaluation) {
     return cat(passes ? "<td class=\"number passes\">" : "<td class=\"number\">", p_value(value), "</td>");
 }
 
-std::string truth_ratio_cell(const Evaluation& evaluation, const ReportData& data) {
+std::string truth_ratio_cell(const Evaluation& evaluation, bool unlearned, const ReportData& data) {
     const auto value = evaluation.metric("forget_truth_ratio_median");
     const auto limit = data.retain ? data.retain->metric("forget_truth_ratio_median") : std::nullopt;
-    const bool over = value && limit && *value > *limit;
+    const bool over = unlearned && value && limit && *value > *limit;
     return cat("<td class=\"number\">", decimal(value), over ? "<span class=\"over\">&#8239;↑</span>" : "", "</td>");
 }
 
@@ -37,7 +37,8 @@ std::string row(const std::string& css, const std::string& name, const std::stri
     return cat("<tr class=\"", css, "\"><td>", name, "</td>", number(epoch), number(alpha ? decimal(alpha, 2) : ""),
                number(factor ? decimal(factor, 2) : ""), forget_quality_cell(evaluation),
                number(decimal(evaluation.metric("model_utility"))),
-               number(decimal(evaluation.metric("forget_Q_A_ROUGE"))), truth_ratio_cell(evaluation, data), "</tr>\n");
+               number(decimal(evaluation.metric("forget_Q_A_ROUGE"))),
+               truth_ratio_cell(evaluation, css != "before", data), "</tr>\n");
 }
 
 std::string row(const std::string& css, const std::string& name, const EpochRecord& record, const ReportData& data) {
@@ -65,7 +66,7 @@ std::string run_rows(const RunRecord& run, std::size_t index, const ReportData& 
         << escaped(run.label);
     if (!run.selection_reason.empty()) out << " <span class=\"reason\">" << escaped(run.selection_reason) << "</span>";
     out << "</th></tr>\n";
-    if (const EpochRecord* start = run.at_epoch(0)) out << row("", "before unlearning", *start, data);
+    if (const EpochRecord* start = run.at_epoch(0)) out << row("before", "before unlearning", *start, data);
     if (const EpochRecord* chosen = run.chosen())
         out << row("", run.selected ? "selected epoch" : "last epoch", *chosen, data);
     std::vector<int> bases;
