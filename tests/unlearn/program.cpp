@@ -9,7 +9,7 @@
 #include <algorithm>
 
 #include "tensor/base/error.h"
-#include "tests/unlearn/run_fixture.h"
+#include "tests/unlearn/report/run_fixture.h"
 
 namespace uipe::unlearn::testing {
 namespace {
