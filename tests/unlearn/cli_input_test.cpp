@@ -208,12 +208,15 @@ TEST(BadInput, ATokenizerThatIsNotTheModels) {
 }
 
 TEST(BadInput, ARetainLogOfOtherRows) {
+    fs::copy(playground() / "world", playground() / "shorter");
+    std::string rows = read_file(playground() / "world/forget10_perturbed.json");
+    rows.resize(rows.find_last_of('\n', rows.size() - 2) + 1);  // without the last of its four
+    write("shorter/forget10_perturbed.json", rows);
     Words more = evaluation();
-    *(std::find(more.begin(), more.end(), "--eval-rows") + 1) = "3";
-    for (const Words& words :
-         {Words{"eval", "--model", "base/model", "--retain-log", "retain", "--out", "refused"} + more,
-          unlearn("ga", Words{"--retain-log", "retain"} + more)})
-        expect_refused(words, {"retain", "4 rows", "has 3"});
+    *std::find(more.begin(), more.end(), "world") = "shorter";
+    const Words against = Words{"--retain-log", "retain"} + more;
+    expect_refused(Words{"eval", "--model", "base/model", "--out", "refused"} + against, {"retain", "4 rows", "has 3"});
+    expect_refused(unlearn("ga", against), {"retain", "4 rows", "has 3"});
     must(Words{"eval", "--model", "base/model", "--out", "three"} + more);
     expect_refused({"score", "--log", "three", "--retain-log", "retain"}, {"3", "4"});
 }
