@@ -14,6 +14,8 @@ llama::StateDict load_weights(const fs::path& folder, const llama::Config& confi
 }
 
 LoadedModel load_model(const fs::path& folder, tensor::DType dtype, bool writable) {
+    require_input(!fs::exists(folder / "metrics.jsonl"), folder.string(), ": is a run, not a model; its model is ",
+                  (fs::exists(folder / "model") ? folder / "model" : folder / "epochs/N/model").string());
     LoadedModel out{llama::read_config(folder), llama::Tokenizer::load(folder), nullptr, folder};
     llama::check_tokenizer(out.tokenizer, out.config);
     llama::StateDict weights = load_weights(folder, out.config);

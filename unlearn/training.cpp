@@ -105,7 +105,12 @@ public:
             const bool due = job_.checkpoint_steps > 0 && info.step % job_.checkpoint_steps == 0;
             if (stopping || due || trainer_->at_epoch_end()) trainer_->save(folder_->checkpoint());
             if (asked) throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
-            if (stopping) break;
+            if (stopping) {
+                if (info.step < info.steps)
+                    say(cat(job_.out.string(), ": stopped after step ", info.step, " of ", info.steps,
+                            "; the same command with --resume goes on"));
+                break;
+            }
         }
         result_.step = trainer_->step();
         result_.steps = trainer_->total_steps();
@@ -210,6 +215,9 @@ private:
                                                              {"forget_quality", c.forget_quality},
                                                              {"model_utility", c.model_utility}});
                 say(cat(job_.out.string(), ": selected epoch ", c.name, " (", s.reason, ")"));
+            } else {
+                say(cat(job_.out.string(),
+                        ": no epoch is selected: that takes forget quality, so --tofu and --retain-log"));
             }
         } else {
             write_model_to(job_.out / "model");

@@ -67,7 +67,8 @@ void read_run(Arguments& a, const CLI::App& given) {
     if (a.out.empty()) a.out = a.unlearned / "extrapolations";
     if (a.epoch < 0) {
         const fs::path file = a.unlearned / "selection.json";
-        require_input(fs::exists(file), file.string(), ": is missing; say which --epoch to extrapolate");
+        require_input(fs::exists(file), file.string(),
+                      ": is missing: the run has not ended or had no --retain-log; say which --epoch to extrapolate");
         const Json selection = read_json(file);
         require_input(selection.contains("epoch") && selection["epoch"].is_number_integer(), file.string(),
                       ": has no \"epoch\"");

@@ -41,7 +41,7 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
     c.add_option("--micro-batch", t.micro_batch, "Rows a forward pass; less memory, same result; 0: the batch");
     c.add_option("--lr", t.lr, "Learning rate at its peak");
     c.add_option("--schedule", a.schedule, "constant, linear or cosine, after the warm-up");
-    c.add_option("--warmup-epochs", t.warmup_epochs, "Epochs over which the rate rises from 0");
+    c.add_option("--warmup-epochs", t.warmup_epochs, "Epochs over which the rate rises from 0 (at the first step)");
     c.add_option("--weight-decay", t.adamw.weight_decay, "AdamW's decay of matrices");
     c.add_option("--adam-beta1", t.adamw.beta1, "AdamW's first moment");
     c.add_option("--adam-beta2", t.adamw.beta2, "AdamW's second moment");

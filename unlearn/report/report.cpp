@@ -35,6 +35,9 @@ ReportData read_data(const std::vector<fs::path>& folders, const fs::path& retai
         RunRecord run = read_run(folder);
         const bool trains = run.setting("command") == "train";
         const bool evaluated = !run.epochs.empty() || !run.extrapolations.empty();
+        require_input(
+            evaluated || !run.steps.empty() || !run.evaluation.metrics.empty() || !run.setting("command").empty(),
+            folder.string(), ": is no run of train, unlearn or eval; give run folders");
         if (trains && !run.steps.empty())
             data.training.push_back(std::move(run));
         else if (!evaluated && !run.evaluation.metrics.empty())

@@ -57,6 +57,9 @@ std::string extrapolation_rows(const RunRecord& run, int base, const ReportData&
     if (control.best != nullptr) out += row("control", "control: trained on, best", *control.best, data);
     if (control.last != nullptr && control.last != control.best)
         out += row("control", "control: trained on, last", *control.last, data);
+    if (control.last == nullptr)
+        out += cat("<tr class=\"control\"><td colspan=\"", columns, "\">control: none; epoch ", base,
+                   " is the run’s last, so training on was not tried</td></tr>\n");
     return out;
 }
 
@@ -127,7 +130,7 @@ std::string comparison_row(const std::string& question, const Candidate* trained
     std::string difference = "–";
     if (trained != nullptr && extrapolated != nullptr) {
         const double delta = extrapolated->*value - trained->*value;
-        difference = cat(delta < 0 ? "−" : "+", decimal(std::abs(delta)));
+        difference = std::abs(delta) < 5e-4 ? "0.000" : cat(delta < 0 ? "−" : "+", decimal(std::abs(delta)));
     }
     return cat("<tr><td>", question, "</td>", candidate_cell(trained), candidate_cell(extrapolated),
                "<td class=\"number\">", difference, "</td></tr>\n");
