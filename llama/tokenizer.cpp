@@ -60,8 +60,10 @@ std::int32_t Tokenizer::unk_id() const { return model_->processor.unk_id(); }
 std::int64_t Tokenizer::vocab_size() const { return model_->processor.GetPieceSize(); }
 const fs::path& Tokenizer::file() const { return model_->file; }
 
-std::string TextStream::push(std::int32_t id) {
-    ids_.push_back(id);
+std::string TextStream::push(std::int32_t id) { return push(std::span(&id, 1)); }
+
+std::string TextStream::push(std::span<const std::int32_t> ids) {
+    ids_.insert(ids_.end(), ids.begin(), ids.end());
     const std::string text = tokenizer_.decode(ids_);
     // A character spelled in byte tokens reads as U+FFFD until its last byte is there.
     if (text.ends_with("\xEF\xBF\xBD")) return {};

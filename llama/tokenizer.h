@@ -48,6 +48,8 @@ public:
     explicit TextStream(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
     /// The text that `id` completes; empty while a character of several bytes is still open.
     std::string push(std::int32_t id);
+    /// The same for several ids at once.
+    std::string push(std::span<const std::int32_t> ids);
     /// What is still held back.
     std::string finish();
 

@@ -41,11 +41,20 @@ std::vector<llama::Sequence> read_sequences(const fs::path& file, const llama::T
     } else {
         for_each_row(file, [&](const Json& row, const std::string& place) {
             require_input(row.is_object(), place, ": is no object; rows are {\"question\",\"answer\"} or {\"text\"}");
+            const auto place_it = [&](const auto& encode) {
+                try {
+                    return encode();
+                } catch (const InputError& e) {
+                    throw InputError(cat(place, ": ", e.what()));
+                }
+            };
             if (row.contains("text")) {
                 out.push_back(llama::encode_text(tokenizer, text_of(row, "text", place), max_length));
             } else {
                 const std::string question = text_of(row, "question", place);
-                out.push_back(llama::encode_qa(tokenizer, form, question, text_of(row, "answer", place), max_length));
+                const std::string answer = text_of(row, "answer", place);
+                out.push_back(
+                    place_it([&] { return llama::encode_qa(tokenizer, form, question, answer, max_length); }));
             }
         });
     }

@@ -1,5 +1,9 @@
 #include "unlearn/run_folder.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <sstream>
 
@@ -9,7 +13,7 @@ namespace uipe::unlearn {
 namespace {
 
 /// What may differ between a run and its resumption: it changes no result.
-constexpr const char* free_keys[] = {"resume", "overwrite", "stop_after", "json", "config", "checkpoint_steps"};
+constexpr const char* free_keys[] = {"resume", "overwrite", "out", "stop_after", "json", "config", "checkpoint_steps"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);
@@ -26,12 +30,31 @@ std::string difference(const Json& there, const Json& here) {
 }
 
 /// Removes what a killed process left half-written.
-void remove_temporaries(const fs::path& folder) {
+template <class Chosen>
+void remove_entries(const fs::path& folder, const Chosen& chosen) {
     if (!fs::is_directory(folder)) return;
     std::vector<fs::path> found;
     for (const auto& entry : fs::directory_iterator(folder))
-        if (entry.path().filename().string().find(".tmp-") != std::string::npos) found.push_back(entry.path());
+        if (chosen(entry.path().filename().string())) found.push_back(entry.path());
     for (const fs::path& path : found) fs::remove_all(path);
+}
+
+void remove_temporaries(const fs::path& folder) {
+    remove_entries(folder, [](const std::string& name) { return name.find(".tmp-") != std::string::npos; });
+}
+
+/// Holds the folder for this process until the last owner lets go; another process is refused meanwhile.
+std::shared_ptr<void> lock_folder(const fs::path& folder) {
+    const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    require(fd >= 0, folder.string(), ": cannot open");
+    const auto close = [](int* held) {
+        ::close(*held);
+        delete held;
+    };
+    std::shared_ptr<int> lock(new int(fd), close);
+    require_input(::flock(fd, LOCK_EX | LOCK_NB) == 0, folder.string(),
+                  ": another process is writing this run; wait for it, or choose another --out");
+    return lock;
 }
 
 }  // namespace
@@ -54,13 +77,15 @@ RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume,
             there.is_object() && comparable(there) == comparable(config), path_.string(),
             ": cannot resume with other settings: ",
             there.is_object() ? difference(comparable(there), comparable(config)) : "config.json is no object");
+        lock_ = lock_folder(path_);
         remove_temporaries(path_);
         remove_temporaries(path_ / "epochs");
         return;
     }
     require_free(path_, overwrite, "metrics.jsonl");
-    fs::remove_all(path_);
     fs::create_directories(path_);
+    lock_ = lock_folder(path_);
+    remove_entries(path_, [](const std::string&) { return true; });
     write_json(file, config);
     write_file(path_ / "metrics.jsonl", "");  // with it this is a run, even if it is killed before the first step
 }

@@ -31,6 +31,7 @@ public:
 
 private:
     fs::path path_;
+    std::shared_ptr<void> lock_;  // held as long as the run is written
 };
 
 }  // namespace uipe::unlearn

@@ -1,6 +1,7 @@
 #include "unlearn/trainer.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -123,10 +124,28 @@ StepInfo Trainer::run_step() {
     return info;
 }
 
+std::string Trainer::fingerprint() const {
+    std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a
+    const auto add = [&hash](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3U; };
+    for (const auto* rows : {&data_.rows, &data_.replay, &data_.retain}) {
+        add(rows->size());
+        for (const llama::Sequence& s : *rows) {
+            add(static_cast<std::uint64_t>(s.first_target));
+            for (const std::int32_t id : s.ids) add(static_cast<std::uint64_t>(id));
+        }
+    }
+    for (const double logp : reference_logp_) add(std::bit_cast<std::uint64_t>(logp));
+    if (reference_ != nullptr)
+        for (const auto& [name, w] : reference_->weights())
+            add(std::bit_cast<std::uint64_t>(tensor::sum_of_squares(w)));
+    return std::to_string(hash);
+}
+
 void Trainer::save(const fs::path& folder) const {
     write_folder(folder, [&](const fs::path& temporary) {
         llama::write_safetensors(temporary / "state.safetensors", optimizer_.state());
-        write_json(temporary / "state.json", Json{{"step", step()}, {"steps_per_epoch", steps_per_epoch_}});
+        write_json(temporary / "state.json",
+                   Json{{"step", step()}, {"steps_per_epoch", steps_per_epoch_}, {"data", fingerprint()}});
     });
 }
 
@@ -141,6 +160,8 @@ void Trainer::load(const fs::path& folder) {
     require_input(state["step"].get<std::uint64_t>() <= static_cast<std::uint64_t>(total_steps()), folder.string(),
                   ": was saved after step ", state["step"].dump(), ", this run has ", total_steps(),
                   "; resume with the same --epochs");
+    require_input(state.contains("data") && state["data"] == fingerprint(), folder.string(),
+                  ": was saved with other data or another starting model; resume with the same files");
     optimizer_.load_state(llama::read_safetensors(folder / "state.safetensors"), state["step"].get<std::int64_t>());
     for (const nn::Parameter& p : parameters_) p.variable.zero_grad();
 }

@@ -73,6 +73,9 @@ private:
     const llama::Sequence& row(std::int64_t index) const;
     const llama::Sequence& retain_for(std::int64_t index, std::int64_t epoch) const;
 
+    /// A hash of the data and of the reference: a checkpoint resumes with the same ones only.
+    std::string fingerprint() const;
+
     llama::Llama& model_;
     const llama::Llama* reference_;
     const Objective& objective_;

@@ -89,6 +89,9 @@ public:
         Progress progress(job_.out.string(), static_cast<double>(trainer_->total_steps()),
                           static_cast<double>(trainer_->step()));
         const std::int64_t first = trainer_->step();
+        if (job_.trainer.warmup_epochs >= static_cast<double>(job_.trainer.epochs))
+            say("note: every step is warm-up, and the first has rate 0; a smaller --warmup-epochs or more epochs move "
+                "more");
         double tokens = 0;
         double seconds = 0;
         while (trainer_->step() < trainer_->total_steps()) {

@@ -58,6 +58,16 @@ void write_synced(const fs::path& path, std::string_view bytes) {
     require(::fsync(file.fd) == 0, path.string(), ": cannot sync: ", reason());
 }
 
+/// What a write to `path` replaces: the file a link points to. Devices, pipes and sockets are refused, since renaming
+/// over one would destroy it.
+fs::path write_target(const fs::path& path) {
+    require_input(!path.empty(), "an output path is empty");
+    const fs::path target = fs::is_symlink(path) ? fs::weakly_canonical(path) : path;
+    require_input(!fs::exists(target) || fs::is_regular_file(target) || fs::is_directory(target), path.string(),
+                  ": is no regular file or folder; choose another output");
+    return target;
+}
+
 fs::path temporary_beside(const fs::path& path) {
     fs::path clean = path;
     if (!clean.has_filename()) clean = clean.parent_path();  // "out/" names the folder "out"
@@ -69,7 +79,7 @@ fs::path temporary_beside(const fs::path& path) {
 }  // namespace
 
 std::string read_file(const fs::path& path) {
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     std::string bytes(open_size(file, path), '\0');
     std::size_t done = 0;
     while (done < bytes.size()) {
@@ -80,7 +90,8 @@ std::string read_file(const fs::path& path) {
     return bytes;
 }
 
-void write_file(const fs::path& path, std::string_view bytes) {
+void write_file(const fs::path& to, std::string_view bytes) {
+    const fs::path path = write_target(to);
     const fs::path temporary = temporary_beside(path);
     try {
         write_synced(temporary, bytes);
@@ -93,7 +104,7 @@ void write_file(const fs::path& path, std::string_view bytes) {
 }
 
 MappedFile::MappedFile(const fs::path& path) {
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     size_ = open_size(file, path);
     if (size_ == 0) return;
     void* map = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);

@@ -54,7 +54,8 @@ void write_json(const fs::path& path, const Json& json) {
 }
 
 void for_each_row(const fs::path& path, const std::function<void(const Json&, const std::string&)>& row) {
-    const std::string text = read_file(path);
+    std::string text = read_file(path);
+    if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);  // a byte order mark
     const auto first = text.find_first_not_of(" \t\r\n");
     if (first != std::string::npos && text[first] == '[') {
         const Json array = parse_json(text, path.string());

@@ -129,6 +129,37 @@ TEST(Resume, ARunWithoutACheckpointStartsAnew) {
     expect_same_run("bare", "fresh");
 }
 
+TEST(Resume, OtherDataUnderTheSameNameIsRefused) {
+    const fs::path data = playground() / "changing.json";
+    const std::string row = "{\"question\": \"Who wrote it?\", \"answer\": \"Ada wrote it.\"}\n";
+    write_file(data, row + row + row + row);
+    const Words words = {"train",  "--init",       "init.json", "--tokenizer", "world/tokenizer.model",
+                         "--data", data.string(),  "--out",     "changed",     "--epochs",
+                         "4",      "--batch-size", "2"};
+    must(words + Words{"--stop-after", "3"});
+    write_file(data, row + row + row + "{\"question\": \"Who wrote it?\", \"answer\": \"Bob wrote it.\"}\n");
+    const Result other = uipe(words + Words{"--resume"});
+    EXPECT_EQ(other.code, 2);
+    EXPECT_SAYS(other.err, "other data");
+    write_file(data, row + row + row + row);
+    must(words + Words{"--resume"});
+}
+
+TEST(Resume, ARunThatIsBeingWrittenIsLeftAlone) {
+    const Words words = training() + Words{"--out", "busy", "--epochs", "200"};
+    Process process(words, playground());
+    const fs::path file = playground() / "busy/metrics.jsonl";
+    while (process.running() && (!fs::exists(file) || fs::file_size(file) == 0))
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    for (const char* how : {"--overwrite", "--resume"}) {
+        const Result second = uipe(words + Words{how});
+        EXPECT_EQ(second.code, 2);
+        EXPECT_SAYS(second.err, "another process");
+    }
+    process.signal(SIGKILL);
+    process.wait();
+}
+
 TEST(Resume, ADamagedCheckpointIsAnInputError) {
     const Words words = training() + Words{"--epochs", "2", "--out", "damaged"};
     must(words + Words{"--stop-after", "6"});

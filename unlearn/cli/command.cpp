@@ -29,12 +29,13 @@ void append_option(std::vector<std::string>& arguments, const CLI::App& command,
     if (value.is_null() || (value.is_boolean() && !value.get<bool>()) || (value.is_string() && value.empty())) return;
     if (value.is_string() && value.get<std::string>().empty()) return;
     if (value.is_array() && value.empty()) return;
-    arguments.push_back(flag);
-    if (value.is_boolean()) return;
-    if (value.is_array())
-        for (const Json& item : value) arguments.push_back(text(item));
+    // As --flag=value, so that a value never reads as an option of its own.
+    if (value.is_boolean())
+        arguments.push_back(flag);
+    else if (value.is_array())
+        for (const Json& item : value) arguments.push_back(flag + "=" + text(item));
     else
-        arguments.push_back(text(value));
+        arguments.push_back(flag + "=" + text(value));
 }
 
 /// The command that the arguments name, the first of them; InputError lists the known ones.
@@ -57,7 +58,7 @@ std::vector<std::string> with_config_file(std::vector<std::string> arguments, co
     if (file.empty()) return arguments;
     const Json config = read_json(file);
     require_input(config.is_object(), file, ": must hold a JSON object of options");
-    const std::set<std::string> not_options{"command", "config", "resume", "overwrite"};
+    const std::set<std::string> not_options{"command", "help", "config", "resume", "overwrite"};
     for (const auto& [key, value] : config.items())
         if (!not_options.contains(key)) append_option(arguments, command, key, value, file);
     return arguments;
@@ -168,6 +169,7 @@ void run_command(const std::vector<std::string>& arguments) {
 int run_program(int argc, char** argv) {
     try {
         parse(std::vector<std::string>(argv + 1, argv + argc));
+        require(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output");
         return 0;
     } catch (const InputError& e) {
         say(cat("uipe: ", e.what()));

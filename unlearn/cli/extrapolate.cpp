@@ -1,5 +1,7 @@
 // uipe extrapolate.
+#include <charconv>
 #include <cmath>
+#include <set>
 
 #include "llama/weights.h"
 #include "unlearn/cli/command.h"
@@ -27,9 +29,8 @@ const std::vector<double> ladder{0.25, 0.5, 1.0, 2.0, 4.0};
 
 /// The shortest text that reads back as the number: 0.5, 1, 0.25.
 std::string short_text(double x) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%g", x);
-    return text;
+    char text[64];
+    return {text, std::to_chars(text, text + sizeof text, x).ptr};
 }
 
 double number(const std::string& text) {
@@ -166,6 +167,8 @@ Json run(Arguments a, const Common& common, const CLI::App& given) {
     if (!choose) {
         alphas.clear();
         for (const std::string& text : a.alpha) alphas.push_back(number(text));
+        require_input(std::set<double>(alphas.begin(), alphas.end()).size() == alphas.size(),
+                      "--alpha names a number twice");
     }
     require_input(!choose || (!a.evaluation.tofu.empty() && !a.evaluation.retain_log.empty()),
                   "--alpha auto chooses by evaluation; give --tofu DIR, --split and --retain-log FILE");

@@ -41,12 +41,20 @@ Json generate(const GenerateArguments& a, const Common& common) {
         std::fputs(piece.c_str(), stdout);
         std::fflush(stdout);
     };
-    for (const std::int32_t id : ids) show(stream.push(id));
-    how.on_token = [&](std::size_t, std::int32_t id) { show(stream.push(id)); };
+    bool begun = false;
+    const auto begin = [&] {  // the prompt goes out with the first token, once its length has been found to fit
+        if (!begun) show(stream.push(ids));
+        begun = true;
+    };
+    how.on_token = [&](std::size_t, std::int32_t id) {
+        begin();
+        show(stream.push(id));
+    };
     const auto start = std::chrono::steady_clock::now();
     const std::vector<std::vector<std::int32_t>> prompts{ids};
     const std::vector<std::int32_t> fresh = llama::generate(*model.model, prompts, how).front();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    begin();
     show(stream.finish() + "\n");
     std::vector<std::int32_t> all = ids;
     all.insert(all.end(), fresh.begin(), fresh.end());

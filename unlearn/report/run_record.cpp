@@ -139,6 +139,7 @@ void read_extrapolations(RunRecord& run) {
     if (!fs::is_directory(folder)) return;
     for (const auto& entry : fs::directory_iterator(folder)) {
         const fs::path path = entry.path() / "extrapolation.json";
+        if (entry.path().filename().string().find(".tmp-") != std::string::npos) continue;  // left by a killed process
         if (!fs::exists(path)) continue;  // without its factor a point cannot be placed
         const Json json = read_object(path);
         run.extrapolations.push_back({needed_epoch(json, path.string()), needed_number(json, "alpha", path.string()),

@@ -81,6 +81,17 @@ TEST_F(Files, APipeIsRefusedAsNoRegularFile) {
     ::close(keeps_it_open);
 }
 
+TEST_F(Files, WritingFollowsALinkAndLeavesADeviceAlone) {
+    write_file(folder_ / "real", "old");
+    fs::create_symlink(folder_ / "real", folder_ / "link");
+    write_file(folder_ / "link", "new");
+    EXPECT_TRUE(fs::is_symlink(folder_ / "link"));
+    EXPECT_EQ(read_file(folder_ / "real"), "new");
+    fs::create_symlink("/dev/null", folder_ / "device");  // by a link: a test must not be able to harm the device
+    EXPECT_THROW(write_file(folder_ / "device", "x"), InputError);
+    EXPECT_TRUE(fs::is_character_file("/dev/null"));
+}
+
 TEST_F(Files, AMapHoldsTheBytesAndAnEmptyFileMapsToNothing) {
     write_file(folder_ / "x", "hello");
     const MappedFile map(folder_ / "x");

@@ -154,7 +154,9 @@ TEST(Report, LongAnswersAreCutBetweenCharacters) {
 
 TEST(Report, ShowsWhatThereIs) {
     const Scratch scratch;
-    fs::create_directories(scratch.path / "bare");
+    fs::create_directories(scratch.path / "foreign");
+    EXPECT_THROW(page_of(scratch, {"foreign"}), InputError);  // no run at all
+    write_file(scratch.path / "bare/config.json", "{\"command\": \"unlearn\", \"method\": \"ga\"}");
     EXPECT_EQ(badly_nested(page_of(scratch, {"bare"})), "");
     EXPECT_EQ(badly_nested(page_of(scratch, {})), "");
 
