@@ -1,10 +1,12 @@
 #include "eval/log.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <functional>
 
+#include "tensor/base/error.h"
 #include "tensor/base/json.h"
 #include "tests/eval/message.h"
 
@@ -17,7 +19,9 @@ const fs::path open_unlearning_fixture = fixture / "TOFU_EVAL.json";
 
 class LogFile : public testing::Test {
 protected:
-    LogFile() : folder_(fs::path(testing::TempDir()) / "log_test") { fs::create_directories(folder_); }
+    LogFile() : folder_(fs::path(testing::TempDir()) / cat("log_test_", ::getpid())) {
+        fs::create_directories(folder_);
+    }
     ~LogFile() override { fs::remove_all(folder_); }
 
     /// Reads a fixture with one change made to it.

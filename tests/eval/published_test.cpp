@@ -1,5 +1,6 @@
 // The published logs of Llama-2-7B: every score in them must come out again.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +9,7 @@
 
 #include "eval/rouge.h"
 #include "eval/score.h"
+#include "tensor/base/error.h"
 #include "tensor/base/json.h"
 
 namespace uipe::eval {
@@ -25,7 +27,7 @@ protected:
         const char* data = std::getenv("UIPE_DATA");
         if (!data) GTEST_SKIP() << "UIPE_DATA is not set: the published evaluation logs are not here";
         logs_ = fs::path(data) / "logs";
-        made_ = fs::path(testing::TempDir()) / "published_test";
+        made_ = fs::path(testing::TempDir()) / cat("published_test_", ::getpid());
         fs::create_directories(made_);
     }
     void TearDown() override {

@@ -1,9 +1,11 @@
 #include "eval/qa.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 
+#include "tensor/base/error.h"
 #include "tests/eval/message.h"
 
 namespace uipe::eval {
@@ -11,7 +13,7 @@ namespace {
 
 class QaFile : public testing::Test {
 protected:
-    QaFile() : path_(fs::path(testing::TempDir()) / "qa_test.json") {}
+    QaFile() : path_(fs::path(testing::TempDir()) / cat(::getpid(), "-qa_test.json")) {}
     ~QaFile() override { fs::remove(path_); }
 
     std::vector<QaRow> rows(const std::string& text, QaNeeds needs = answers_only) const {

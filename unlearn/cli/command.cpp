@@ -4,6 +4,7 @@
 #include <set>
 
 #include "tensor/parallel.h"
+#include "unlearn/cli/program.h"
 #include "unlearn/progress.h"
 
 namespace uipe::unlearn {

@@ -53,8 +53,4 @@ bool prints_text(const Common& common);
 /// call others.
 void run_command(const std::vector<std::string>& arguments);
 
-/// The whole program: parses, runs, prints errors in one line. Returns the exit code: 0; 1 for a failure; 2 for bad
-/// input.
-int run_program(int argc, char** argv);
-
 }  // namespace uipe::unlearn
