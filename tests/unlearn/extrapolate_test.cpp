@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -40,7 +41,8 @@ void expect_same_bits(const llama::StateDict& a, const llama::StateDict& b) {
 /// Half the distance from `y` to the next number of the type.
 double half_ulp(double y, DType dtype) {
     const int digits = dtype == DType::f32 ? 24 : 8;
-    return std::ldexp(1.0, std::ilogb(y) - digits);
+    const int exponent = y == 0 ? -126 : std::max(std::ilogb(y), -126);  // below 2^-126 the numbers are evenly spread
+    return std::ldexp(1.0, exponent - digits);
 }
 
 TEST(Extrapolate, IsTheFormulaRoundedOnce) {
