@@ -115,7 +115,7 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v, cons
                    std::int64_t head_dim) {
     Tensor out = like(q.value());
     Tensor lse = accumulator(q.value(), {q.value().dim(0), q.value().dim(1) / head_dim});
-    t::attention(out, lse, q.value(), k.value(), v.value(), cu_seqlens, head_dim);
+    t::attention(out, lse, q.value(), k.value(), v.value(), cu_seqlens, cu_seqlens, head_dim);
     return record(out, {q, k, v},
                   [query = q.value(), key = k.value(), value = v.value(), out, lse, cu_seqlens, head_dim](
                       const Tensor& dy, std::span<Sink> in) {

@@ -61,7 +61,12 @@ private:
         nn::Attention attention;
         nn::RmsNorm mlp_norm;
         nn::SwiGlu mlp;
+
+        Variable operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const;
     };
+    tensor::Tensor cached(const tensor::Tensor& tokens, const nn::Packing& packing, const tensor::Tensor& slots,
+                          const tensor::Tensor& lengths, KvCache& cache) const;
+
     Config config_;
     std::optional<nn::Embedding> embedding_;
     std::vector<Block> blocks_;

@@ -23,17 +23,10 @@ Variable Attention::operator()(const Variable& x, const Packing& packing, const 
         tensor::cache_write(cache->keys, k.value(), cache->slots, packing.positions);
         tensor::cache_write(cache->values, v.value(), cache->slots, packing.positions);
     }
-    return o_(autograd::attention(q, k, v, packing.cu_seqlens, head_dim_));
-}
-
-Variable Attention::decode(const Variable& x, const Tensor& positions, const CacheView& cache) const {
-    const Variable q = autograd::rope(q_(x), positions, head_dim_, rope_theta_);
-    const Variable k = autograd::rope(k_(x), positions, head_dim_, rope_theta_);
-    const Variable v = v_(x);
-    tensor::cache_write(cache.keys, k.value(), cache.slots, positions);
-    tensor::cache_write(cache.values, v.value(), cache.slots, positions);
+    if (cache == nullptr || !cache->lengths.defined())
+        return o_(autograd::attention(q, k, v, packing.cu_seqlens, head_dim_));
     const Tensor out = Tensor::empty(q.value().shape(), q.value().dtype(), q.value().device());
-    tensor::attention_decode(out, q.value(), cache.keys, cache.values, cache.slots, cache.lengths, head_dim_);
+    tensor::attention_decode(out, q.value(), cache->keys, cache->values, cache->slots, cache->lengths, head_dim_);
     return o_(Variable(out));
 }
 

@@ -11,11 +11,11 @@ struct Packing {
     Tensor cu_seqlens;  // i32 [B+1]
 };
 
-/// Keys and values of past tokens of one layer, and where new ones go.
+/// Keys and values of past tokens of one layer, and where those of a batch go.
 struct CacheView {
     Tensor keys, values;  // [S, capacity, K*D]
     Tensor slots;         // i32 [T]: the cache row of each token
-    Tensor lengths;       // i32 [T]: positions + 1
+    Tensor lengths;       // i32 [T], for one new token a cache row: positions + 1. Undefined while a cache row fills
 };
 
 class Attention : public Module {
@@ -24,10 +24,9 @@ public:
     Attention(Tensor q, Tensor k, Tensor v, Tensor o, std::int64_t head_dim, double rope_theta);
 
     /// y[T,C] from x[T,C]; tokens attend to earlier tokens of their own sequence. With `cache`, keys and values are
-    /// also written there.
+    /// also written there; where it has lengths, tokens attend to their cache row, themselves included, without
+    /// gradient, and the packing's offsets are not read.
     Variable operator()(const Variable& x, const Packing& packing, const CacheView* cache = nullptr) const;
-    /// y[T,C] for one new token a cache row (T = rows): attends to the cache, itself included. No gradient.
-    Variable decode(const Variable& x, const Tensor& positions, const CacheView& cache) const;
 
     void collect(const std::string& prefix, Parameters& out) const override;
 

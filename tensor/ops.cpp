@@ -37,13 +37,19 @@ void check_cu_seqlens(const char* op, const Tensor& cu_seqlens, std::int64_t T) 
     require(ok, op, ": cu_seqlens must rise from 0 to T = ", T);
 }
 
-void check_attention(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                     std::int64_t D) {
-    const bool ok = is_float(q) && q.rank() == 2 && k.rank() == 2 && alike(k, v) && k.dtype() == q.dtype() &&
-                    k.dim(0) == q.dim(0) && D > 0 && q.dim(1) % D == 0 && k.dim(1) % D == 0 && k.dim(1) > 0 &&
-                    q.dim(1) % k.dim(1) == 0;
-    check(ok, op, "q[T,H*D], k and v[T,K*D], H a multiple of K", {&q, &k, &v});
-    check_cu_seqlens(op, cu_seqlens, q.dim(0));
+void check_attention(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_queries,
+                     const Tensor& cu_keys, std::int64_t D) {
+    const bool ok = is_float(q) && q.rank() == 2 && k.rank() == 2 && alike(k, v) && k.dtype() == q.dtype() && D > 0 &&
+                    q.dim(1) % D == 0 && k.dim(1) % D == 0 && k.dim(1) > 0 && q.dim(1) % k.dim(1) == 0;
+    check(ok, op, "q[T,H*D], k and v[S,K*D], H a multiple of K", {&q, &k, &v});
+    check_cu_seqlens(op, cu_queries, q.dim(0));
+    check_cu_seqlens(op, cu_keys, k.dim(0));
+    check(cu_queries.numel() == cu_keys.numel(), op, "cu_queries and cu_keys [B+1]", {&cu_queries, &cu_keys});
+    const std::int32_t* cu_q = cu_queries.data<std::int32_t>();
+    const std::int32_t* cu_k = cu_keys.data<std::int32_t>();
+    for (std::int64_t b = 0; b + 1 < cu_keys.numel(); ++b)
+        require(cu_q[b + 1] - cu_q[b] <= cu_k[b + 1] - cu_k[b], op, ": sequence ", b, " has ", cu_q[b + 1] - cu_q[b],
+                " queries and only ", cu_k[b + 1] - cu_k[b], " keys");
 }
 
 void check_head(const char* op, const Tensor& hidden, const Tensor& w) {
@@ -192,18 +198,18 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
 }
 
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim) {
-    check_attention("attention", q, k, v, cu_seqlens, head_dim);
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
+    check_attention("attention", q, k, v, cu_queries, cu_keys, head_dim);
     check(alike(out, q) && is_acc(lse, q) && lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim}, "attention",
           "out like q, lse[T,H]", {&out, &lse, &q});
-    cpu::attention(out, lse, q, k, v, cu_seqlens, head_dim);
+    cpu::attention(out, lse, q, k, v, cu_queries, cu_keys, head_dim);
 }
 
 void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                         const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
                         bool accumulate_v) {
-    check_attention("attention_backward", q, k, v, cu_seqlens, head_dim);
+    check_attention("attention_backward", q, k, v, cu_seqlens, cu_seqlens, head_dim);
     check(alike(dq, q) && alike(dk, k) && alike(dv, v) && alike(dout, q) && alike(out, q) && is_acc(lse, q) &&
               lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim},
           "attention_backward", "gradients like their tensors, lse[T,H]", {&dq, &dk, &dv, &dout, &out, &lse});

@@ -77,10 +77,13 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
           bool accumulate = false);
 
 /// Causal attention within each sequence, grouped heads: query head h reads key/value head h / (H/K).
-/// out[T,H*D], lse[T,H] (acc) from q[T,H*D], k[T,K*D], v[T,K*D]; scores are scaled by 1/sqrt(D). Memory O(T).
+/// out[T,H*D], lse[T,H] (acc) from q[T,H*D] at cu_queries[B+1] and k, v[S,K*D] at cu_keys[B+1]; scores are scaled by
+/// 1/sqrt(D). The queries of a sequence are those of its last keys: query i of n, beside m >= n keys, sees keys 0 to
+/// m - n + i. A whole sequence passes the same offsets twice. Memory O(T).
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim);
-/// dq, dk, dv (+)= the gradient; recomputes probabilities from lse (Dao et al. 2022, algorithm 4).
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim);
+/// dq, dk, dv (+)= the gradient where queries and keys have the same offsets; recomputes probabilities from lse (Dao et
+/// al. 2022, algorithm 4).
 void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                         const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,

@@ -15,19 +15,20 @@ namespace uipe::tensor::cpu {
 namespace {
 
 constexpr std::int64_t query_rows = 32;
-constexpr std::int64_t key_rows = 64;  // a multiple of query_rows: the first key of a tile is then never masked
+constexpr std::int64_t key_rows = 64;
 
-/// Queries [begin, end) of the sequence that starts at row `sequence`.
+/// Queries [begin, end) of a sequence whose keys start at row `first_key`; query t is the token of key t + shift.
 struct QueryTile {
-    std::int64_t sequence, begin, end;
+    std::int64_t begin, end, first_key, shift;
 };
 
-std::vector<QueryTile> query_tiles(const Tensor& cu_seqlens) {
-    const std::int32_t* cu = cu_seqlens.data<std::int32_t>();
+std::vector<QueryTile> query_tiles(const Tensor& cu_queries, const Tensor& cu_keys) {
+    const std::int32_t* q = cu_queries.data<std::int32_t>();
+    const std::int32_t* k = cu_keys.data<std::int32_t>();
     std::vector<QueryTile> tiles;
-    for (std::int64_t b = 0; b + 1 < cu_seqlens.numel(); ++b)
-        for (std::int64_t t = cu[b]; t < cu[b + 1]; t += query_rows)
-            tiles.push_back({cu[b], t, std::min<std::int64_t>(t + query_rows, cu[b + 1])});
+    for (std::int64_t b = 0; b + 1 < cu_queries.numel(); ++b)
+        for (std::int64_t t = q[b]; t < q[b + 1]; t += query_rows)
+            tiles.push_back({t, std::min<std::int64_t>(t + query_rows, q[b + 1]), k[b], k[b + 1] - q[b + 1]});
     return tiles;
 }
 
@@ -44,10 +45,11 @@ struct Workspace {
     std::array<A, query_rows> most, total;
 };
 
-/// Hides the keys after each query. `lead` is the query's row less the key's at the tile's corner.
+/// Hides the keys after each query. `lead` is the first query's own key less the tile's first. Every query sees the
+/// first tile's first key, so that its softmax never starts from keys that are all hidden.
 template <class A>
 void mask_future(Tile<A>& scores, std::int64_t keys, std::int64_t lead) {
-    for (std::int64_t j = lead + 1; j < keys; ++j)
+    for (std::int64_t j = std::max<std::int64_t>(0, lead + 1); j < keys; ++j)
         std::fill_n(scores.row(j), std::min(j - lead, query_rows), -std::numeric_limits<A>::infinity());
 }
 
@@ -91,12 +93,13 @@ struct Forward {
         w.most.fill(-std::numeric_limits<A>::infinity());
         w.total.fill(0);
         w.out.zero(query_rows);
-        for (std::int64_t first = tile.sequence; first < tile.end; first += key_rows) {
-            const std::int64_t keys = std::min(key_rows, tile.end - first);
+        const std::int64_t end = tile.end + tile.shift;
+        for (std::int64_t first = tile.first_key; first < end; first += key_rows) {
+            const std::int64_t keys = std::min(key_rows, end - first);
             load_rows(w.k, k + first * K * D + kv, K * D, keys, D);
             load_rows(w.v, v + first * K * D + kv, K * D, keys, D);
             tile_product<false>(w.scores, plain(w.k), w.q, keys, queries, D);
-            mask_future(w.scores, keys, tile.begin - first);
+            mask_future(w.scores, keys, tile.begin + tile.shift - first);
             online_softmax(w, keys, queries, D);
             tile_product<true>(w.out, transposed(w.scores), w.v, queries, D, keys);
         }
@@ -112,8 +115,8 @@ struct Forward {
 }  // namespace
 
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim) {
-    const std::vector<QueryTile> tiles = query_tiles(cu_seqlens);
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
+    const std::vector<QueryTile> tiles = query_tiles(cu_queries, cu_keys);
     const auto count = static_cast<std::int64_t>(tiles.size());
     const std::int64_t H = q.dim(1) / head_dim;
     with_float(q.dtype(), [&]<class T>() {

@@ -59,7 +59,7 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
 void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_t head_dim, double theta, bool inverse,
           bool accumulate);
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim);
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim);
 void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                         const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,

@@ -132,13 +132,13 @@ TEST(Attention, DecodingFromACacheEqualsTheWhole) {
 
     cache.slots = ints({0, 2});  // another order than before
     cache.lengths = ints({3, 4});
-    const Tensor next = layer.decode(Variable(pick({7, 3})), ints({2, 3}), cache).value();
+    const Tensor next = layer(Variable(pick({7, 3})), {ints({2, 3}), {}}, &cache).value();
     EXPECT_LE(apart(next.rows(0, 1), whole.rows(7, 8)), 1e-14);
     EXPECT_LE(apart(next.rows(1, 2), whole.rows(3, 4)), 1e-14);
 
     cache.slots = ints({2});  // the other row has left
     cache.lengths = ints({5});
-    const Tensor last = layer.decode(Variable(pick({4})), ints({4}), cache).value();
+    const Tensor last = layer(Variable(pick({4})), {ints({4}), {}}, &cache).value();
     EXPECT_LE(apart(last, whole.rows(4, 5)), 1e-14);
 }
 
