@@ -56,13 +56,18 @@ void attention_backward(benchmark::State& state, DType dtype, const std::vector<
 }
 
 const std::vector<std::int64_t> one_sequence{512};
+const std::vector<std::int64_t> one_long{2048};
 
 BENCHMARK_CAPTURE(attention_forward, f32_one_of_512, DType::f32, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, f32_one_of_2048, DType::f32, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, bf16_one_of_512, DType::bf16, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, bf16_one_of_2048, DType::bf16, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, f32_64_rows, DType::f32, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, bf16_64_rows, DType::bf16, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, f32_one_of_512, DType::f32, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, f32_one_of_2048, DType::f32, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, bf16_one_of_512, DType::bf16, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, bf16_one_of_2048, DType::bf16, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, f32_64_rows, DType::f32, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, bf16_64_rows, DType::bf16, qa_lengths(64))->Apply(in_milliseconds);
 

@@ -121,8 +121,12 @@ Forward reference_forward(const Inputs& in) {
 }
 
 /// Roundings of a weighted sum over one sequence: the score (D + 3), twice (its own and the normaliser's), exp (2 ulp,
-/// that is 4 roundings, twice), the sums over keys.
-double roundings(const Inputs& in) { return static_cast<double>(2 * (in.D + 3) + 8 + 2 * in.S + 8); }
+/// that is 4 roundings, twice), the sums over keys. In bf16 the weights are rounded once more, to bf16.
+double roundings(const Inputs& in) {
+    const DType dtype = in.q.dtype();
+    const double weights = dtype == DType::bf16 ? unit(dtype) / unit(accumulator_of(dtype)) : 0.0;
+    return static_cast<double>(2 * (in.D + 3) + 8 + 2 * in.S + 8) + weights;
+}
 
 struct Gradients {
     std::vector<Want> dq, dk, dv;
