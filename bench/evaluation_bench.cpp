@@ -26,37 +26,31 @@ void score(benchmark::State& state, DType dtype) {
             [&] { benchmark::DoNotOptimize(llama::token_logprobs(model, rows)); });
 }
 
-/// As in TOFU's sets: the answer, its paraphrase and five wrong ones. The FLOPs count each question once, and its last
-/// token, which predicts an answer's first, with each answer.
+/// As in TOFU's sets, seven answers to a question, which begin alike. The FLOPs are those of the rows that differ: the
+/// question and the answers' beginning count once, but the last token of it, which predicts what differs, each time.
 void score_answers(benchmark::State& state, DType dtype) {
     constexpr std::int64_t question = 25;
-    constexpr std::int64_t wrong = 60;
-    constexpr std::int64_t answers = 7;
+    constexpr std::int64_t alike = 12;
+    constexpr std::int64_t shared = question + alike - 1;  // rows
+    const std::vector<std::int64_t> rest{48, 45, 42, 39, 36, 33, 30};
     const llama::Config config = small_config();
     const llama::Llama model(config, llama::random_weights(config, dtype, 0));
     std::vector<llama::Sequence> rows;
-    double T = 0.0;
-    double computed = 0.0;
-    double pairs = 0.0;
-    double scored = 0.0;
-    for (std::uint64_t g = 0; g < 8; ++g) {
-        const std::vector<std::int32_t> prompt = random_ids(question, config.vocab_size, g);
-        computed += question - 1;
-        pairs += causal_pairs({question - 1});
-        for (std::int64_t i = 0; i < answers; ++i) {
-            const std::int64_t n = wrong - 3 * i;
-            llama::Sequence row{prompt, question};
-            for (const std::int32_t id : random_ids(n, config.vocab_size, 100 * g + static_cast<std::uint64_t>(i)))
-                row.ids.push_back(id);
-            rows.push_back(row);
-            T += static_cast<double>(question + n - 1);
-            computed += static_cast<double>(n);
-            scored += static_cast<double>(n);
-            pairs += causal_pairs({question - 1 + n}) - causal_pairs({question - 1});
+    double tokens = 0.0;
+    double flops = 0.0;
+    for (std::uint64_t q = 0; q < 8; ++q) {
+        const std::vector<std::int32_t> beginning = random_ids(question + alike, config.vocab_size, q);
+        flops += block_flops(config, shared, causal_pairs({shared})) + head_flops(config, alike);
+        for (const std::int64_t n : rest) {
+            rows.push_back({beginning, question});
+            const std::vector<std::int32_t> end = random_ids(n, config.vocab_size, 8 + rows.size());
+            rows.back().ids.insert(rows.back().ids.end(), end.begin(), end.end());
+            flops += block_flops(config, static_cast<double>(n), causal_pairs({shared + n}) - causal_pairs({shared})) +
+                     head_flops(config, static_cast<double>(n));
+            tokens += static_cast<double>(shared + n);
         }
     }
-    const double flops = block_flops(config, computed, pairs) + head_flops(config, scored);
-    measure(state, {.flops = flops, .tokens = T, .dtype = dtype},
+    measure(state, {.flops = flops, .tokens = tokens, .dtype = dtype},
             [&] { benchmark::DoNotOptimize(llama::token_logprobs(model, rows)); });
 }
 

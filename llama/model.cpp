@@ -97,7 +97,7 @@ Variable Llama::Block::operator()(const Variable& x, const nn::Packing& packing,
 }
 
 Variable Llama::hidden(const Batch& batch) const {
-    const nn::Packing packing{batch.positions, batch.cu_seqlens};
+    const nn::Packing packing{batch.positions, batch.cu_seqlens, batch.key_rows, batch.cu_keys};
     Variable x = (*embedding_)(batch.tokens);
     for (const Block& block : blocks_) {
         const auto run = [&block, packing](const Variable& in) { return block(in, packing, nullptr); };

@@ -39,7 +39,7 @@ public:
     StateDict weights() const;
     void collect(const std::string& prefix, nn::Parameters& out) const override;
 
-    /// The normalised hidden states [T,C] that the LM head reads.
+    /// The normalised hidden states [T,C] that the LM head reads. No gradient where sequences share rows.
     Variable hidden(const Batch& batch) const;
     /// logp[T] of the batch's targets, 0 where there is none.
     Variable logprob(const Batch& batch) const;
