@@ -21,7 +21,7 @@ GradCheck gradcheck(const std::function<Variable()>& f, const std::vector<Variab
     constexpr double h = 1e-3;
     for (const Variable& x : inputs) {
         require(x.value().dtype() == tensor::DType::f64, "gradcheck works in f64");
-        x.zero_grad();
+        x.clear_grad();
     }
     const Variable y = f();
     const Tensor weights = Tensor::empty(y.value().shape(), tensor::DType::f64);

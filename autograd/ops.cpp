@@ -69,10 +69,12 @@ Variable segment_sum(const Variable& x, const Tensor& cu_seqlens) {
 Variable linear(const Variable& x, const Variable& w) {
     Tensor y = Tensor::empty({x.value().dim(0), w.value().dim(0)}, x.value().dtype(), x.value().device());
     t::matmul(y, x.value(), false, w.value(), true);
-    return record(y, {x, w}, [input = x.value(), weight = w.value()](const Tensor& dy, std::span<Sink> in) {
-        if (in[0].wanted()) t::matmul(in[0].grad, dy, false, weight, false, in[0].accumulate);
-        if (in[1].wanted()) t::matmul(in[1].grad, dy, true, input, false, in[1].accumulate);
-    });
+    return record(
+        y, {x, w},
+        [input = w.requires_grad() ? x.saved() : Saved(), weight = w.value()](const Tensor& dy, std::span<Sink> in) {
+            if (in[0].wanted()) t::matmul(in[0].grad, dy, false, weight, false, in[0].accumulate);
+            if (in[1].wanted()) t::matmul(in[1].grad, dy, true, input.get(), false, in[1].accumulate);
+        });
 }
 
 Variable embedding(const Variable& table, const Tensor& tokens) {
@@ -84,23 +86,35 @@ Variable embedding(const Variable& table, const Tensor& tokens) {
 }
 
 Variable rmsnorm(const Variable& x, const Variable& w, double eps) {
-    Tensor y = like(x.value());
     Tensor rstd = accumulator(x.value(), {x.value().dim(0)});
-    t::rmsnorm(y, rstd, x.value(), w.value(), eps);
-    return record(y, {x, w}, [input = x.value(), weight = w.value(), rstd](const Tensor& dy, std::span<Sink> in) {
-        const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-        t::rmsnorm_backward(in[0].grad, dw, dy, input, weight, rstd, in[0].accumulate);
-    });
+    const auto run = [input = x.value(), weight = w.value(), eps](const Tensor& scale) {
+        Tensor y = like(input);
+        t::rmsnorm(y, scale, input, weight, eps);
+        return y;
+    };
+    return record(
+        run(rstd), {x, w},
+        [input = x.value(), weight = w.value(), rstd](const Tensor& dy, std::span<Sink> in) {
+            const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
+            t::rmsnorm_backward(in[0].grad, dw, dy, input, weight, rstd, in[0].accumulate);
+        },
+        [run, rstd] { return run(rstd); });
 }
 
 Variable swiglu(const Variable& gate, const Variable& up) {
-    Tensor y = like(gate.value());
-    t::swiglu(y, gate.value(), up.value());
-    return record(y, {gate, up}, [g = gate.value(), u = up.value()](const Tensor& dy, std::span<Sink> in) {
-        for (Sink& sink : in)
-            if (!sink.wanted()) sink.grad = like(dy);
-        t::swiglu_backward(in[0].grad, in[1].grad, dy, g, u, in[0].accumulate, in[1].accumulate);
-    });
+    const auto run = [g = gate.value(), u = up.value()] {
+        Tensor y = like(g);
+        t::swiglu(y, g, u);
+        return y;
+    };
+    return record(
+        run(), {gate, up},
+        [g = gate.value(), u = up.value()](const Tensor& dy, std::span<Sink> in) {
+            for (Sink& sink : in)
+                if (!sink.wanted()) sink.grad = like(dy);
+            t::swiglu_backward(in[0].grad, in[1].grad, dy, g, u, in[0].accumulate, in[1].accumulate);
+        },
+        run);
 }
 
 Variable rope(const Variable& x, const Tensor& positions, std::int64_t head_dim, double theta) {
@@ -145,9 +159,10 @@ Variable token_logprob(const Variable& hidden, const Variable& w, const Tensor& 
     const Tensor dlogits = kept_dlogits(hidden, w, t::num_targets(targets));
     t::token_logprob(logp, hidden.value(), w.value(), targets, {}, dlogits);
     return record(logp, {hidden, w},
-                  [h = hidden.value(), weight = w.value(), targets, dlogits](const Tensor& dy, std::span<Sink> in) {
+                  [h = hidden.saved(), weight = w.value(), targets, dlogits](const Tensor& dy, std::span<Sink> in) {
                       const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-                      t::token_logprob_backward(in[0].grad, dw, dy, h, weight, targets, in[0].accumulate, dlogits);
+                      t::token_logprob_backward(in[0].grad, dw, dy, h.get(), weight, targets, in[0].accumulate,
+                                                dlogits);
                   });
 }
 
@@ -157,11 +172,11 @@ Variable token_kl(const Variable& hidden, const Variable& w, const Tensor& hidde
     const Tensor dlogits = kept_dlogits(hidden, w, t::num_taken(mask, hidden.value().dim(0)));
     t::token_kl(kl, hidden.value(), w.value(), hidden_ref, w_ref, mask, dlogits);
     return record(kl, {hidden, w},
-                  [h = hidden.value(), weight = w.value(), hidden_ref, w_ref, mask, dlogits](const Tensor& dy,
+                  [h = hidden.saved(), weight = w.value(), hidden_ref, w_ref, mask, dlogits](const Tensor& dy,
                                                                                              std::span<Sink> in) {
                       const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-                      t::token_kl_backward(in[0].grad, dw, dy, h, weight, hidden_ref, w_ref, mask, in[0].accumulate,
-                                           dlogits);
+                      t::token_kl_backward(in[0].grad, dw, dy, h.get(), weight, hidden_ref, w_ref, mask,
+                                           in[0].accumulate, dlogits);
                   });
 }
 

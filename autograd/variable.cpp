@@ -73,11 +73,17 @@ Variable Variable::leaf(Tensor value) {
     return v;
 }
 
-void Variable::zero_grad() const {
-    if (node_ && node_->grad.defined()) tensor::fill(node_->grad, 0.0);
+Tensor Saved::get() const {
+    if (!again_) return value_;
+    if (!again_->value.defined()) again_->value = again_->make();
+    return again_->value;
 }
 
-Variable record(Tensor value, const std::vector<Variable>& inputs, Backward backward) {
+void Variable::clear_grad() const {
+    if (node_) node_->grad = Tensor();
+}
+
+Variable record(Tensor value, const std::vector<Variable>& inputs, Backward backward, Saved::Make again) {
     Variable out(std::move(value));
     const bool wanted = std::any_of(inputs.begin(), inputs.end(), [](const Variable& v) { return v.requires_grad(); });
     if (!record_ops || !wanted) return out;
@@ -85,6 +91,7 @@ Variable record(Tensor value, const std::vector<Variable>& inputs, Backward back
     out.node_->leaf = false;
     out.node_->order = next_order++;
     out.node_->backward = std::move(backward);
+    if (again) out.again_ = Saved(std::move(again));
     for (const Variable& input : inputs) out.node_->inputs.push_back(input.node());
     return out;
 }

@@ -32,7 +32,7 @@ void AdamW::step(double lr, double grad_scale) {
                        .weight_decay = decays ? options_.weight_decay : 0.0,
                        .step = steps_,
                        .grad_scale = grad_scale});
-        slot.parameter.variable.zero_grad();
+        slot.parameter.variable.clear_grad();
     }
 }
 

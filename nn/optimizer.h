@@ -21,7 +21,7 @@ class AdamW {
 public:
     AdamW(Parameters parameters, const AdamWOptions& options);
 
-    /// One step at rate `lr`, gradients multiplied by `grad_scale` first; then zeroes the gradients.
+    /// One step at rate `lr`, gradients multiplied by `grad_scale` first; then lets go of the gradients.
     void step(double lr, double grad_scale);
     std::int64_t steps() const { return steps_; }
 

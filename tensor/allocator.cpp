@@ -9,16 +9,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tensor/cpu/arena.h"
+
 namespace uipe::tensor {
 namespace {
 
 std::atomic<bool> poison{false};
-
-/// Sizes are rounded up to an eighth of their power of two, so that a cached block serves requests a little smaller.
-std::size_t rounded(std::size_t bytes) {
-    const std::size_t step = std::max<std::size_t>(64, std::bit_floor(bytes) / 8);
-    return (bytes + step - 1) / step * step;
-}
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool caching = false;  // exact sizes and immediate frees, so that the sanitizer sees every stray access
@@ -26,24 +22,28 @@ constexpr bool caching = false;  // exact sizes and immediate frees, so that the
 constexpr bool caching = true;
 #endif
 
+/// Up to this size, requests are rounded up to an eighth of their power of two and served from blocks of that size
+/// alone, cut from slabs: among the large blocks, they would keep neighbours from merging.
+constexpr std::size_t small = std::size_t{1} << 15;
+constexpr std::size_t slab = std::size_t{1} << 20;
+
+std::size_t rounded(std::size_t bytes) {
+    if (!caching) return std::max<std::size_t>(bytes, 1);
+    const std::size_t step = bytes < small ? std::max<std::size_t>(64, std::bit_floor(bytes) / 8) : 64;
+    return std::max<std::size_t>(64, (bytes + step - 1) / step * step);
+}
+
+/// What lies between a large block and the next, beside its bytes. Tensors of one size would else begin a power of two
+/// apart, and a kernel that reads several at once would have them fight for the same cache sets and memory banks.
+std::size_t gap(std::size_t bytes) { return bytes >= std::size_t{4} << 20 ? (std::size_t{1} << 16) + 576 : 576; }
+
 class CpuAllocator {
 public:
     void* take(std::size_t bytes) {
         const std::lock_guard lock(mutex_);
-        auto& list = free_[bytes];
-        void* block = nullptr;
-        if (!list.empty()) {
-            block = list.back();
-            list.pop_back();
-        } else {
-            if (::posix_memalign(&block, 64, bytes) != 0) {
-                drop_cached();  // blocks of other sizes may make the room
-                require(::posix_memalign(&block, 64, bytes) == 0, "out of memory: ", bytes, " bytes asked, ",
-                        stats_.in_use, " in use; a smaller --micro-batch needs less");
-            }
-            stats_.reserved += bytes;
-            ++stats_.allocations;
-        }
+        void* block = !caching ? exact(bytes) : bytes <= small ? take_small(bytes) : arena_.take(bytes + gap(bytes));
+        require(block != nullptr, "out of memory: ", bytes, " bytes asked, ", stats_.in_use,
+                " in use; a smaller --micro-batch needs less");
         stats_.in_use += bytes;
         stats_.peak = std::max(stats_.peak, stats_.in_use);
         return block;
@@ -52,22 +52,25 @@ public:
     void give(void* block, std::size_t bytes) {
         const std::lock_guard lock(mutex_);
         stats_.in_use -= bytes;
-        if (caching) {
-            free_[bytes].push_back(block);
-        } else {
-            stats_.reserved -= bytes;
+        if (!caching)
             std::free(block);
-        }
+        else if (bytes <= small)
+            small_[bytes].push_back(block);
+        else
+            arena_.give(block);
     }
 
     void release() {
         const std::lock_guard lock(mutex_);
-        drop_cached();
+        arena_.trim();
     }
 
     MemoryStats stats() {
         const std::lock_guard lock(mutex_);
-        return stats_;
+        MemoryStats out = stats_;
+        out.reserved = caching ? arena_.extent() : stats_.in_use;
+        out.allocations = caching ? arena_.growths() : 0;
+        return out;
     }
 
     void reset_peak() {
@@ -76,24 +79,32 @@ public:
     }
 
 private:
-    void drop_cached() {
-        for (auto& [bytes, list] : free_) {
-            for (void* block : list) {
-                std::free(block);
-                stats_.reserved -= bytes;
-            }
-            list.clear();
+    static void* exact(std::size_t bytes) {
+        void* block = nullptr;
+        return ::posix_memalign(&block, 64, bytes) == 0 ? block : nullptr;
+    }
+
+    void* take_small(std::size_t bytes) {
+        std::vector<void*>& list = small_[bytes];
+        if (list.empty()) {
+            auto* cut = static_cast<std::byte*>(arena_.take(slab));
+            if (cut == nullptr) return nullptr;
+            for (std::size_t at = slab / bytes; at-- > 0;) list.push_back(cut + at * bytes);
         }
+        void* block = list.back();
+        list.pop_back();
+        return block;
     }
 
     std::mutex mutex_;
-    std::unordered_map<std::size_t, std::vector<void*>> free_;
+    cpu::Arena arena_;
+    std::unordered_map<std::size_t, std::vector<void*>> small_;  // free blocks by size
     MemoryStats stats_;
 };
 
-CpuAllocator& cpu() {
-    static auto* allocator = new CpuAllocator;  // never destroyed: tensors in static storage may outlive it
-    return *allocator;
+CpuAllocator& allocator() {
+    static auto* instance = new CpuAllocator;  // never destroyed: tensors in static storage may outlive it
+    return *instance;
 }
 
 void require_cpu(Device device) {
@@ -104,25 +115,26 @@ void require_cpu(Device device) {
 
 std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
     require_cpu(device);
-    const std::size_t size = caching ? rounded(std::max<std::size_t>(bytes, 1)) : std::max<std::size_t>(bytes, 1);
-    void* block = cpu().take(size);
+    require(bytes < std::size_t{1} << 62, "out of memory: ", bytes, " bytes asked");  // rounding must not wrap
+    const std::size_t size = rounded(bytes);
+    void* block = allocator().take(size);
     if (poison) std::memset(block, 0xFF, size);
-    return {block, [size](void* p) { cpu().give(p, size); }};
+    return {block, [size](void* p) { allocator().give(p, size); }};
 }
 
 MemoryStats memory_stats(Device device) {
     require_cpu(device);
-    return cpu().stats();
+    return allocator().stats();
 }
 
 void reset_peak(Device device) {
     require_cpu(device);
-    cpu().reset_peak();
+    allocator().reset_peak();
 }
 
 void release_cache(Device device) {
     require_cpu(device);
-    cpu().release();
+    allocator().release();
 }
 
 void set_poison(bool on) { poison = on; }

@@ -11,8 +11,8 @@ namespace uipe::tensor {
 struct MemoryStats {
     std::size_t in_use = 0;       // bytes held by live tensors, as allocated
     std::size_t peak = 0;         // the largest `in_use` since the last reset_peak()
-    std::size_t reserved = 0;     // bytes taken from the system: in use and cached
-    std::size_t allocations = 0;  // requests that had to ask the system
+    std::size_t reserved = 0;     // bytes taken from the system: in use, free, and between
+    std::size_t allocations = 0;  // how often the system was asked for more
 };
 
 /// Storage for `bytes` bytes, aligned to 64; it returns to the cache when the last owner lets go.

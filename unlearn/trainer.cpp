@@ -163,7 +163,7 @@ void Trainer::load(const fs::path& folder) {
     require_input(state.contains("data") && state["data"] == fingerprint(), folder.string(),
                   ": was saved with other data or another starting model; resume with the same files");
     optimizer_.load_state(llama::read_safetensors(folder / "state.safetensors"), state["step"].get<std::int64_t>());
-    for (const nn::Parameter& p : parameters_) p.variable.zero_grad();
+    for (const nn::Parameter& p : parameters_) p.variable.clear_grad();
 }
 
 }  // namespace uipe::unlearn

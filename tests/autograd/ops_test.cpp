@@ -31,7 +31,7 @@ Tensor seed_for(const Variable& y) { return normal(y.value().shape(), 99, 1.0, y
 
 /// The gradients that a second backward adds to are doubled.
 void expect_accumulation(const Op& op, const Inputs& inputs) {
-    for (const Variable& x : inputs) x.zero_grad();
+    for (const Variable& x : inputs) x.clear_grad();
     const Tensor seed = seed_for(op(inputs));
     backward(op(inputs), seed);
     std::vector<Tensor> once;

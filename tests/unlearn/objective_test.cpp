@@ -76,7 +76,7 @@ void expect_fixture(DType dtype, double loss_tolerance, double npo_tolerance, do
         SCOPED_TRACE(c.fixture);
         ObjectiveOptions options;
         options.beta = c.beta;
-        for (const nn::Parameter& p : model.parameters()) p.variable.zero_grad();
+        for (const nn::Parameter& p : model.parameters()) p.variable.clear_grad();
         const Variable loss =
             unlearning_objective(c.method).loss(Terms(model, &reference, step.batch, step.totals, options));
         autograd::backward(loss);
