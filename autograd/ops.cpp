@@ -115,7 +115,7 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v, cons
                    std::int64_t head_dim) {
     Tensor out = like(q.value());
     Tensor lse = accumulator(q.value(), {q.value().dim(0), q.value().dim(1) / head_dim});
-    t::attention(out, lse, q.value(), k.value(), v.value(), cu_seqlens, head_dim);
+    t::attention(out, lse, q.value(), k.value(), v.value(), cu_seqlens, cu_seqlens, head_dim);
     return record(out, {q, k, v},
                   [query = q.value(), key = k.value(), value = v.value(), out, lse, cu_seqlens, head_dim](
                       const Tensor& dy, std::span<Sink> in) {
@@ -127,29 +127,41 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v, cons
                   });
 }
 
+namespace {
+
+/// Where a head leaves its gradient by the logits for the backward pass: n rows, or nothing when no gradient will be
+/// asked for, or when they are too many to keep and are computed again.
+Tensor kept_dlogits(const Variable& hidden, const Variable& w, std::int64_t n) {
+    constexpr std::int64_t most_elements = std::int64_t{1} << 26;
+    const std::int64_t V = w.value().dim(0);
+    const bool wanted = recording() && (hidden.requires_grad() || w.requires_grad());
+    return wanted && n * V <= most_elements ? Tensor::empty({n, V}, w.value().dtype(), w.value().device()) : Tensor();
+}
+
+}  // namespace
+
 Variable token_logprob(const Variable& hidden, const Variable& w, const Tensor& targets) {
     Tensor logp = accumulator(hidden.value(), {hidden.value().dim(0)});
-    Tensor lse = like(logp);
-    t::token_logprob(logp, lse, hidden.value(), w.value(), targets);
+    const Tensor dlogits = kept_dlogits(hidden, w, t::num_targets(targets));
+    t::token_logprob(logp, hidden.value(), w.value(), targets, {}, dlogits);
     return record(logp, {hidden, w},
-                  [h = hidden.value(), weight = w.value(), targets, lse](const Tensor& dy, std::span<Sink> in) {
+                  [h = hidden.value(), weight = w.value(), targets, dlogits](const Tensor& dy, std::span<Sink> in) {
                       const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-                      t::token_logprob_backward(in[0].grad, dw, dy, h, weight, targets, lse, in[0].accumulate);
+                      t::token_logprob_backward(in[0].grad, dw, dy, h, weight, targets, in[0].accumulate, dlogits);
                   });
 }
 
 Variable token_kl(const Variable& hidden, const Variable& w, const Tensor& hidden_ref, const Tensor& w_ref,
                   const Tensor& mask) {
     Tensor kl = accumulator(hidden.value(), {hidden.value().dim(0)});
-    Tensor lse = like(kl);
-    Tensor lse_ref = like(kl);
-    t::token_kl(kl, lse, lse_ref, hidden.value(), w.value(), hidden_ref, w_ref, mask);
+    const Tensor dlogits = kept_dlogits(hidden, w, t::num_taken(mask, hidden.value().dim(0)));
+    t::token_kl(kl, hidden.value(), w.value(), hidden_ref, w_ref, mask, dlogits);
     return record(kl, {hidden, w},
-                  [h = hidden.value(), weight = w.value(), hidden_ref, w_ref, mask, lse, lse_ref](const Tensor& dy,
-                                                                                                  std::span<Sink> in) {
+                  [h = hidden.value(), weight = w.value(), hidden_ref, w_ref, mask, dlogits](const Tensor& dy,
+                                                                                             std::span<Sink> in) {
                       const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-                      t::token_kl_backward(in[0].grad, dw, dy, h, weight, hidden_ref, w_ref, lse, lse_ref, mask,
-                                           in[0].accumulate);
+                      t::token_kl_backward(in[0].grad, dw, dy, h, weight, hidden_ref, w_ref, mask, in[0].accumulate,
+                                           dlogits);
                   });
 }
 

@@ -38,12 +38,13 @@ Work work_of(const Inputs& in, double flops_a_pair) {
 
 void attention_forward(benchmark::State& state, DType dtype, const std::vector<std::int64_t>& lengths) {
     const Inputs in(lengths, dtype);
-    measure(state, work_of(in, 4.0), [&] { tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, D); });
+    measure(state, work_of(in, 4.0),
+            [&] { tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, in.cu_seqlens, D); });
 }
 
 void attention_backward(benchmark::State& state, DType dtype, const std::vector<std::int64_t>& lengths) {
     const Inputs in(lengths, dtype);
-    tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, D);
+    tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, in.cu_seqlens, D);
     const Tensor dout = random_tensor({in.T, H * D}, dtype, 3);
     const Tensor dq = Tensor::empty({in.T, H * D}, dtype);
     const Tensor dk = Tensor::empty({in.T, H * D}, dtype);
@@ -55,13 +56,18 @@ void attention_backward(benchmark::State& state, DType dtype, const std::vector<
 }
 
 const std::vector<std::int64_t> one_sequence{512};
+const std::vector<std::int64_t> one_long{2048};
 
 BENCHMARK_CAPTURE(attention_forward, f32_one_of_512, DType::f32, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, f32_one_of_2048, DType::f32, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, bf16_one_of_512, DType::bf16, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, bf16_one_of_2048, DType::bf16, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, f32_64_rows, DType::f32, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, bf16_64_rows, DType::bf16, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, f32_one_of_512, DType::f32, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, f32_one_of_2048, DType::f32, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, bf16_one_of_512, DType::bf16, one_sequence)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, bf16_one_of_2048, DType::bf16, one_long)->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, f32_64_rows, DType::f32, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, bf16_64_rows, DType::bf16, qa_lengths(64))->Apply(in_milliseconds);
 

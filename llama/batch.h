@@ -19,8 +19,10 @@ struct Sequence {
 struct Batch {
     tensor::Tensor tokens;         // i32 [T]
     tensor::Tensor targets;        // i32 [T], -1 where nothing is to be predicted
-    tensor::Tensor positions;      // i32 [T], from 0 in each sequence
+    tensor::Tensor positions;      // i32 [T], within the whole sequence
     tensor::Tensor cu_seqlens;     // i32 [B+1]
+    tensor::Tensor key_rows;       // i32 [S], where rows are shared: the rows of each whole sequence, in order
+    tensor::Tensor cu_keys;        // i32 [B+1]: those of sequence b are key_rows[cu_keys[b]] to [cu_keys[b+1]]
     std::int64_t T = 0;            // rows
     std::int64_t B = 0;            // sequences
     std::int64_t num_targets = 0;  // rows whose target is not -1
@@ -30,5 +32,10 @@ struct Batch {
 /// A sequence of n ids gives n-1 rows: each id but the last, with the next as target from `first_target` on.
 /// Error when there is no sequence, or one has fewer than two ids.
 Batch pack(std::span<const Sequence> sequences);
+
+/// The same, but a sequence that begins like the one before it has those of its rows for its own that hold the same
+/// token and target, and adds only the rest: answers to one question share the question. For inference: attention over
+/// shared rows has no gradient.
+Batch pack_sharing(std::span<const Sequence> sequences);
 
 }  // namespace uipe::llama

@@ -2,20 +2,38 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <limits>
 
 #include "tensor/ops.h"
+#include "tensor/parallel.h"
 #include "tensor/random.h"
 
 namespace uipe::llama {
 namespace {
 
+using tensor::DType;
 using tensor::Tensor;
+
+/// The first of the largest; 0 where all are NaN or -infinity.
+std::int32_t likeliest(const float* logits, std::int64_t V) {
+    constexpr std::int64_t block = 1024;  // its largest is found without a branch, its place only where it matters
+    float most = -std::numeric_limits<float>::infinity();
+    std::int64_t at = 0;
+    for (std::int64_t begin = 0; begin < V; begin += block) {
+        const std::int64_t end = std::min(begin + block, V);
+        float here = most;
+#pragma omp simd reduction(max : here)
+        for (std::int64_t v = begin; v < end; ++v) here = std::max(here, logits[v]);
+        if (here > most) at = std::find(logits + begin, logits + end, here) - logits;
+        most = here;
+    }
+    return static_cast<std::int32_t>(at);
+}
 
 /// Draws from softmax(logits / temperature), cut to the likeliest top_k and to the likeliest that reach top_p.
 std::int32_t sample(const float* logits, std::int64_t V, const GenerateOptions& o, std::uint64_t prompt,
                     std::uint64_t step) {
-    if (o.temperature == 0.0) return static_cast<std::int32_t>(std::max_element(logits, logits + V) - logits);
+    if (o.temperature == 0.0) return likeliest(logits, V);
     std::vector<std::pair<double, std::int32_t>> weights;
     const double most = *std::max_element(logits, logits + V);
     for (std::int64_t v = 0; v < V; ++v)
@@ -36,109 +54,140 @@ std::int32_t sample(const float* logits, std::int64_t V, const GenerateOptions& 
     return weights[n - 1].second;
 }
 
-/// A prompt that is running: its cache row, its last token and how far it is.
+/// A prompt that is running.
 struct Row {
     std::size_t prompt;
-    std::int32_t slot;
-    std::int32_t last;
-    std::int64_t length;  // tokens in the cache
-    std::int64_t limit;   // prompt and continuation together
+    std::int32_t slot;    // its cache row
+    std::int32_t length;  // tokens in the cache
+    std::int32_t last;    // the newest token, not yet there
 };
 
+/// Prompts wait in order for one of the cache's rows, the slots; one that ends leaves its slot to the next.
 class Generator {
 public:
     Generator(const Llama& model, std::span<const std::vector<std::int32_t>> prompts, const GenerateOptions& options)
         : model_(model), prompts_(prompts), options_(options), out_(prompts.size()) {}
 
     std::vector<std::vector<std::int32_t>> run() {
-        const auto size = static_cast<std::size_t>(std::max<std::int64_t>(1, options_.batch_size));
-        for (std::size_t begin = 0; begin < prompts_.size(); begin += size)
-            run_group(begin, std::min(begin + size, prompts_.size()));
+        if (prompts_.empty() || options_.max_new_tokens == 0) return std::move(out_);
+        for (std::size_t i = 0; i < prompts_.size(); ++i) limits_.push_back(limit_of(i));
+        const auto all = static_cast<std::int64_t>(prompts_.size());
+        slots_ = static_cast<std::size_t>(std::clamp<std::int64_t>(options_.batch_size, 1, all));
+        for (std::size_t slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
+        KvCache cache(model_.config(), static_cast<std::int64_t>(slots_),
+                      *std::max_element(limits_.begin(), limits_.end()), model_.dtype());
+        while (next_ < prompts_.size() || !rows_.empty()) {
+            if (worth_filling())
+                fill(cache);
+            else
+                step(cache);
+        }
         return std::move(out_);
     }
 
 private:
+    /// Prompt and continuation together.
     std::int64_t limit_of(std::size_t prompt) const {
         const auto length = static_cast<std::int64_t>(prompts_[prompt].size());
         const std::int64_t positions = model_.config().max_position_embeddings;
         const std::int64_t most = options_.max_length > 0 ? std::min(options_.max_length, positions) : positions;
         require_input(length > 0, "prompt ", prompt, " is empty");
-        require_input(length < most || options_.max_new_tokens == 0, "prompt ", prompt, " has ", length,
+        require_input(length < most, "prompt ", prompt, " has ", length,
                       " tokens, and the limit for prompt and continuation is ", most);
         return length + std::min(most - length, options_.max_new_tokens);
     }
 
-    void run_group(std::size_t begin, std::size_t end) {
-        if (options_.max_new_tokens == 0) return;
-        std::vector<Sequence> sequences;
-        std::vector<std::int32_t> slots;
-        std::vector<Row> rows;
-        std::int64_t capacity = 0;
-        for (std::size_t i = begin; i < end; ++i) {
-            const auto slot = static_cast<std::int32_t>(i - begin);
-            const auto length = static_cast<std::int64_t>(prompts_[i].size());
-            rows.push_back({i, slot, 0, length, limit_of(i)});
-            capacity = std::max(capacity, rows.back().limit);
-            slots.push_back(slot);
-            sequences.push_back({prompts_[i], length});
-            sequences.back().ids.push_back(0);  // pack() keeps every id but the last as input
-        }
-        KvCache cache(model_.config(), static_cast<std::int64_t>(rows.size()), capacity, model_.dtype());
-        const Batch batch = pack(sequences);
-        advance(rows, last_rows(model_.prefill(batch, slots, cache), batch));
-        while (!rows.empty()) advance(rows, step(rows, cache));
+    /// Prompts join a quarter of the slots at a time: a product over few rows takes as long as one over many, and all
+    /// that run wait for it.
+    bool worth_filling() const {
+        const std::size_t waiting = prompts_.size() - next_;
+        return waiting > 0 && free_.size() >= std::min(waiting, std::max<std::size_t>(1, slots_ / 4));
     }
 
-    /// The hidden state of the last token of each sequence.
-    static Tensor last_rows(const Tensor& hidden, const Batch& batch) {
-        const std::int32_t* cu = batch.cu_seqlens.data<std::int32_t>();
-        const Tensor out = Tensor::empty({batch.B, hidden.dim(1)}, hidden.dtype());
-        for (std::int64_t b = 0; b < batch.B; ++b) {
-            const Tensor row = hidden.rows(cu[b + 1] - 1, cu[b + 1]);
-            std::memcpy(out.rows(b, b + 1).raw(), row.raw(), row.nbytes());
+    /// Gives the free slots to the prompts that wait, all in one batch.
+    void fill(KvCache& cache) {
+        const std::size_t first = rows_.size();
+        std::vector<Sequence> sequences;
+        std::vector<std::int32_t> slots;
+        for (; next_ < prompts_.size() && !free_.empty(); ++next_) {
+            slots.push_back(free_.back());
+            free_.pop_back();
+            rows_.push_back({next_, slots.back(), static_cast<std::int32_t>(prompts_[next_].size()), 0});
+            sequences.push_back({prompts_[next_], 1});
+            sequences.back().ids.push_back(0);  // pack() keeps every id but the last as input
         }
+        const Batch batch = pack(sequences);
+        const Tensor hidden = model_.prefill(batch, slots, cache);
+        std::vector<std::int32_t> last = batch.cu_seqlens.to_vector<std::int32_t>();
+        last.erase(last.begin());
+        for (std::int32_t& row : last) --row;
+        const Tensor states = Tensor::empty({batch.B, hidden.dim(1)}, hidden.dtype());
+        tensor::embedding(states, hidden, Tensor::from(last));
+        advance(first, states);
+    }
+
+    /// Runs the newest token of each row through the model.
+    void step(KvCache& cache) {
+        const Tensor hidden = model_.decode(of_rows(&Row::last), of_rows(&Row::length), of_rows(&Row::slot), cache);
+        for (Row& row : rows_) ++row.length;
+        advance(0, hidden);
+    }
+
+    Tensor of_rows(std::int32_t Row::*field) const {
+        Tensor out = Tensor::empty({static_cast<std::int64_t>(rows_.size())}, DType::i32);
+        std::transform(rows_.begin(), rows_.end(), out.data<std::int32_t>(),
+                       [&](const Row& row) { return row.*field; });
         return out;
     }
 
-    /// Runs the last token of each row through the model.
-    Tensor step(std::vector<Row>& rows, KvCache& cache) const {
-        std::vector<std::int32_t> tokens;
-        std::vector<std::int32_t> positions;
-        std::vector<std::int32_t> slots;
-        for (Row& row : rows) {
-            tokens.push_back(row.last);
-            positions.push_back(static_cast<std::int32_t>(row.length++));
-            slots.push_back(row.slot);
+    /// Picks the next token of each row from `first` on by its hidden state; rows that end leave.
+    void advance(std::size_t first, const Tensor& hidden) {
+        pick(first, hidden);
+        const std::size_t before = rows_.size();
+        std::size_t kept = first;
+        for (std::size_t i = first; i < before; ++i) {
+            const Row row = rows_[i];
+            if (goes_on(row))
+                rows_[kept++] = row;
+            else
+                free_.push_back(row.slot);
         }
-        return model_.decode(Tensor::from(tokens), Tensor::from(positions), Tensor::from(slots), cache);
+        rows_.resize(kept);
+        if (options_.progress && kept < before) options_.progress(next_ - kept, prompts_.size());
     }
 
-    /// Picks the next token of each row from its hidden state; rows that end leave.
-    void advance(std::vector<Row>& rows, const Tensor& hidden) {
-        const autograd::NoGrad guard;
+    /// Takes the row's newest token, and says whether another is wanted.
+    bool goes_on(const Row& row) {
+        const auto& ends = model_.config().eos_token_ids;
+        if (options_.stop_at_eos && std::find(ends.begin(), ends.end(), row.last) != ends.end()) return false;
+        out_[row.prompt].push_back(row.last);
+        if (options_.on_token) options_.on_token(row.prompt, row.last);
+        return row.length + 1 < limits_[row.prompt];
+    }
+
+    void pick(std::size_t first, const Tensor& hidden) {
         const std::int64_t V = model_.config().vocab_size;
         const Tensor scores = Tensor::empty({hidden.dim(0), V}, tensor::accumulator_of(hidden.dtype()));
         tensor::logits(scores, hidden, model_.head().value());
-        const Tensor logits = scores.to(tensor::DType::f32);
-        std::vector<Row> alive;
-        for (std::size_t i = 0; i < rows.size(); ++i) {
-            Row row = rows[i];
-            std::vector<std::int32_t>& ids = out_[row.prompt];
-            row.last =
-                sample(logits.data<float>() + static_cast<std::int64_t>(i) * V, V, options_, row.prompt, ids.size());
-            const auto& ends = model_.config().eos_token_ids;
-            if (options_.stop_at_eos && std::find(ends.begin(), ends.end(), row.last) != ends.end()) continue;
-            ids.push_back(row.last);
-            if (options_.on_token) options_.on_token(row.prompt, row.last);
-            if (row.length + 1 < row.limit) alive.push_back(row);
-        }
-        rows = std::move(alive);
+        const Tensor logits = scores.to(DType::f32);
+        const std::int64_t grain = 1 + 65536 / V;  // a thread is not worth waking for less
+        tensor::parallel_for(hidden.dim(0), grain, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t i = begin; i < end; ++i) {
+                Row& row = rows_[first + static_cast<std::size_t>(i)];
+                row.last = sample(logits.data<float>() + i * V, V, options_, row.prompt, out_[row.prompt].size());
+            }
+        });
     }
 
     const Llama& model_;
     std::span<const std::vector<std::int32_t>> prompts_;
     const GenerateOptions& options_;
     std::vector<std::vector<std::int32_t>> out_;
+    std::vector<std::int64_t> limits_;  // of each prompt
+    std::size_t slots_ = 0;
+    std::size_t next_ = 0;            // the first prompt that waits
+    std::vector<std::int32_t> free_;  // slots
+    std::vector<Row> rows_;
 };
 
 }  // namespace

@@ -14,9 +14,10 @@ struct GenerateOptions {
     double top_p = 1.0;           // sample from the likeliest tokens whose probability reaches top_p
     std::int64_t top_k = 0;       // and from at most this many; 0: no bound
     std::uint64_t seed = 0;
-    std::int64_t batch_size = 128;  // prompts that run at once
+    std::int64_t batch_size = 128;  // prompts that run at once; the others wait for one to end
     bool stop_at_eos = true;
-    std::function<void(std::size_t prompt, std::int32_t id)> on_token = {};  // each new token as it comes
+    std::function<void(std::size_t prompt, std::int32_t id)> on_token = {};   // each new token as it comes
+    std::function<void(std::size_t ended, std::size_t total)> progress = {};  // prompts, whenever some have ended
 };
 
 /// The new ids of each prompt, without the EOS that ended it. Draws depend on seed, prompt index and step alone.

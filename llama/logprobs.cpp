@@ -1,5 +1,7 @@
 #include "llama/logprobs.h"
 
+#include <algorithm>
+
 namespace uipe::llama {
 
 std::vector<std::vector<double>> token_logprobs(const Llama& model, std::span<const Sequence> sequences,
@@ -11,15 +13,16 @@ std::vector<std::vector<double>> token_logprobs(const Llama& model, std::span<co
         std::size_t end = begin;
         for (std::int64_t tokens = 0; end < sequences.size() && (end == begin || tokens < tokens_per_batch); ++end)
             tokens += static_cast<std::int64_t>(sequences[end].ids.size());
-        const Batch batch = pack(sequences.subspan(begin, end - begin));
+        const Batch batch = pack_sharing(sequences.subspan(begin, end - begin));
         const tensor::Tensor logp = model.logprob(batch).value().to(tensor::DType::f64);
         const double* p = logp.data<double>();
-        const std::int32_t* target = batch.targets.data<std::int32_t>();
-        const std::int32_t* cu = batch.cu_seqlens.data<std::int32_t>();
-        for (std::size_t b = 0; begin + b < end; ++b)
-            for (std::int32_t t = cu[b]; t < cu[b + 1]; ++t)
-                if (target[t] >= 0) out[begin + b].push_back(p[t]);
-        begin = end;
+        const std::int32_t* row = batch.key_rows.data<std::int32_t>();
+        for (; begin < end; ++begin) {
+            const auto rows = static_cast<std::int64_t>(sequences[begin].ids.size()) - 1;
+            for (std::int64_t i = std::max<std::int64_t>(0, sequences[begin].first_target - 1); i < rows; ++i)
+                out[begin].push_back(p[row[i]]);
+            row += rows;
+        }
         if (progress) progress(end, sequences.size());
     }
     return out;

@@ -6,8 +6,6 @@ namespace uipe::llama {
 
 namespace {
 
-tensor::Tensor index_tensor(const std::vector<std::int32_t>& values) { return tensor::Tensor::from(values); }
-
 /// The cache row of every token of a packed batch.
 std::vector<std::int32_t> slot_of_each_row(const Batch& batch, const std::vector<std::int32_t>& slots) {
     const std::int32_t* cu = batch.cu_seqlens.data<std::int32_t>();
@@ -93,14 +91,16 @@ void Llama::collect(const std::string& prefix, nn::Parameters& out) const {
 
 const Variable& Llama::head() const { return head_ ? head_->weight() : embedding_->weight(); }
 
+Variable Llama::Block::operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const {
+    const Variable middle = autograd::add(x, attention(attention_norm(x), packing, cache));
+    return autograd::add(middle, mlp(mlp_norm(middle)));
+}
+
 Variable Llama::hidden(const Batch& batch) const {
-    const nn::Packing packing{batch.positions, batch.cu_seqlens};
+    const nn::Packing packing{batch.positions, batch.cu_seqlens, batch.key_rows, batch.cu_keys};
     Variable x = (*embedding_)(batch.tokens);
     for (const Block& block : blocks_) {
-        const auto run = [&block, packing](const Variable& in) {
-            const Variable middle = autograd::add(in, block.attention(block.attention_norm(in), packing));
-            return autograd::add(middle, block.mlp(block.mlp_norm(middle)));
-        };
+        const auto run = [&block, packing](const Variable& in) { return block(in, packing, nullptr); };
         x = recompute_ ? autograd::checkpoint(run, x) : run(x);
     }
     return (*norm_)(x);
@@ -110,32 +110,27 @@ Variable Llama::logprob(const Batch& batch) const {
     return autograd::token_logprob(hidden(batch), head(), batch.targets);
 }
 
-tensor::Tensor Llama::prefill(const Batch& batch, const std::vector<std::int32_t>& slots, KvCache& cache) const {
+tensor::Tensor Llama::cached(const tensor::Tensor& tokens, const nn::Packing& packing, const tensor::Tensor& slots,
+                             const tensor::Tensor& lengths, KvCache& cache) const {
     const autograd::NoGrad guard;
-    const nn::Packing packing{batch.positions, batch.cu_seqlens};
-    const tensor::Tensor rows = index_tensor(slot_of_each_row(batch, slots));
-    Variable x = (*embedding_)(batch.tokens);
+    Variable x = (*embedding_)(tokens);
     for (std::size_t l = 0; l < blocks_.size(); ++l) {
-        const nn::CacheView view{cache.keys[l], cache.values[l], rows, {}};
-        x = autograd::add(x, blocks_[l].attention(blocks_[l].attention_norm(x), packing, &view));
-        x = autograd::add(x, blocks_[l].mlp(blocks_[l].mlp_norm(x)));
+        const nn::CacheView view{cache.keys[l], cache.values[l], slots, lengths};
+        x = blocks_[l](x, packing, &view);
     }
     return (*norm_)(x).value();
 }
 
+tensor::Tensor Llama::prefill(const Batch& batch, const std::vector<std::int32_t>& slots, KvCache& cache) const {
+    const tensor::Tensor rows = tensor::Tensor::from(slot_of_each_row(batch, slots));
+    return cached(batch.tokens, {batch.positions, batch.cu_seqlens}, rows, {}, cache);
+}
+
 tensor::Tensor Llama::decode(const tensor::Tensor& tokens, const tensor::Tensor& positions, const tensor::Tensor& slots,
                              KvCache& cache) const {
-    const autograd::NoGrad guard;
     std::vector<std::int32_t> lengths = positions.to_vector<std::int32_t>();
     for (std::int32_t& n : lengths) ++n;
-    const tensor::Tensor seen = index_tensor(lengths);
-    Variable x = (*embedding_)(tokens);
-    for (std::size_t l = 0; l < blocks_.size(); ++l) {
-        const nn::CacheView view{cache.keys[l], cache.values[l], slots, seen};
-        x = autograd::add(x, blocks_[l].attention.decode(blocks_[l].attention_norm(x), positions, view));
-        x = autograd::add(x, blocks_[l].mlp(blocks_[l].mlp_norm(x)));
-    }
-    return (*norm_)(x).value();
+    return cached(tokens, {positions, {}}, slots, tensor::Tensor::from(lengths), cache);
 }
 
 }  // namespace uipe::llama

@@ -39,7 +39,7 @@ public:
     StateDict weights() const;
     void collect(const std::string& prefix, nn::Parameters& out) const override;
 
-    /// The normalised hidden states [T,C] that the LM head reads.
+    /// The normalised hidden states [T,C] that the LM head reads. No gradient where sequences share rows.
     Variable hidden(const Batch& batch) const;
     /// logp[T] of the batch's targets, 0 where there is none.
     Variable logprob(const Batch& batch) const;
@@ -61,7 +61,12 @@ private:
         nn::Attention attention;
         nn::RmsNorm mlp_norm;
         nn::SwiGlu mlp;
+
+        Variable operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const;
     };
+    tensor::Tensor cached(const tensor::Tensor& tokens, const nn::Packing& packing, const tensor::Tensor& slots,
+                          const tensor::Tensor& lengths, KvCache& cache) const;
+
     Config config_;
     std::optional<nn::Embedding> embedding_;
     std::vector<Block> blocks_;

@@ -3,6 +3,16 @@
 #include "tensor/ops.h"
 
 namespace uipe::nn {
+namespace {
+
+/// y[S,C] = x[T,C] at rows[S].
+Tensor gather(const Tensor& x, const Tensor& rows) {
+    Tensor y = Tensor::empty({rows.numel(), x.dim(1)}, x.dtype(), x.device());
+    tensor::embedding(y, x, rows);
+    return y;
+}
+
+}  // namespace
 
 Attention::Attention(Tensor q, Tensor k, Tensor v, Tensor o, std::int64_t head_dim, double rope_theta)
     : q_(std::move(q)),
@@ -23,18 +33,26 @@ Variable Attention::operator()(const Variable& x, const Packing& packing, const 
         tensor::cache_write(cache->keys, k.value(), cache->slots, packing.positions);
         tensor::cache_write(cache->values, v.value(), cache->slots, packing.positions);
     }
-    return o_(autograd::attention(q, k, v, packing.cu_seqlens, head_dim_));
+    return o_(heads(q, k, v, packing, cache));
 }
 
-Variable Attention::decode(const Variable& x, const Tensor& positions, const CacheView& cache) const {
-    const Variable q = autograd::rope(q_(x), positions, head_dim_, rope_theta_);
-    const Variable k = autograd::rope(k_(x), positions, head_dim_, rope_theta_);
-    const Variable v = v_(x);
-    tensor::cache_write(cache.keys, k.value(), cache.slots, positions);
-    tensor::cache_write(cache.values, v.value(), cache.slots, positions);
-    const Tensor out = Tensor::empty(q.value().shape(), q.value().dtype(), q.value().device());
-    tensor::attention_decode(out, q.value(), cache.keys, cache.values, cache.slots, cache.lengths, head_dim_);
-    return o_(Variable(out));
+/// The heads' outputs [T,H*D], before they are mixed.
+Variable Attention::heads(const Variable& q, const Variable& k, const Variable& v, const Packing& packing,
+                          const CacheView* cache) const {
+    const bool decodes = cache != nullptr && cache->lengths.defined();
+    if (!decodes && !packing.key_rows.defined()) return autograd::attention(q, k, v, packing.cu_seqlens, head_dim_);
+    require(!autograd::recording(), "attention to a cache or to shared rows has no gradient");
+    const Tensor& query = q.value();
+    const Tensor out = Tensor::empty(query.shape(), query.dtype(), query.device());
+    if (decodes) {
+        tensor::attention_decode(out, query, cache->keys, cache->values, cache->slots, cache->lengths, head_dim_);
+        return Variable(out);
+    }
+    const Tensor lse =
+        Tensor::empty({query.dim(0), query.dim(1) / head_dim_}, tensor::accumulator_of(query.dtype()), query.device());
+    tensor::attention(out, lse, query, gather(k.value(), packing.key_rows), gather(v.value(), packing.key_rows),
+                      packing.cu_seqlens, packing.cu_keys, head_dim_);
+    return Variable(out);
 }
 
 void Attention::collect(const std::string& prefix, Parameters& out) const {

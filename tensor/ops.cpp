@@ -1,6 +1,8 @@
 // Checks shapes and types, then hands over to the device's implementation.
 #include "tensor/ops.h"
 
+#include <algorithm>
+
 #include "tensor/cpu/cpu.h"
 
 namespace uipe::tensor {
@@ -35,13 +37,19 @@ void check_cu_seqlens(const char* op, const Tensor& cu_seqlens, std::int64_t T) 
     require(ok, op, ": cu_seqlens must rise from 0 to T = ", T);
 }
 
-void check_attention(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                     std::int64_t D) {
-    const bool ok = is_float(q) && q.rank() == 2 && k.rank() == 2 && alike(k, v) && k.dtype() == q.dtype() &&
-                    k.dim(0) == q.dim(0) && D > 0 && q.dim(1) % D == 0 && k.dim(1) % D == 0 && k.dim(1) > 0 &&
-                    q.dim(1) % k.dim(1) == 0;
-    check(ok, op, "q[T,H*D], k and v[T,K*D], H a multiple of K", {&q, &k, &v});
-    check_cu_seqlens(op, cu_seqlens, q.dim(0));
+void check_attention(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_queries,
+                     const Tensor& cu_keys, std::int64_t D) {
+    const bool ok = is_float(q) && q.rank() == 2 && k.rank() == 2 && alike(k, v) && k.dtype() == q.dtype() && D > 0 &&
+                    q.dim(1) % D == 0 && k.dim(1) % D == 0 && k.dim(1) > 0 && q.dim(1) % k.dim(1) == 0;
+    check(ok, op, "q[T,H*D], k and v[S,K*D], H a multiple of K", {&q, &k, &v});
+    check_cu_seqlens(op, cu_queries, q.dim(0));
+    check_cu_seqlens(op, cu_keys, k.dim(0));
+    check(cu_queries.numel() == cu_keys.numel(), op, "cu_queries and cu_keys [B+1]", {&cu_queries, &cu_keys});
+    const std::int32_t* cu_q = cu_queries.data<std::int32_t>();
+    const std::int32_t* cu_k = cu_keys.data<std::int32_t>();
+    for (std::int64_t b = 0; b + 1 < cu_keys.numel(); ++b)
+        require(cu_q[b + 1] - cu_q[b] <= cu_k[b + 1] - cu_k[b], op, ": sequence ", b, " has ", cu_q[b + 1] - cu_q[b],
+                " queries and only ", cu_k[b + 1] - cu_k[b], " keys");
 }
 
 void check_head(const char* op, const Tensor& hidden, const Tensor& w) {
@@ -59,6 +67,11 @@ void check_head_gradient(const char* op, const Tensor& dhidden, const Tensor& dw
     check(
         (!dhidden.defined() || alike(dhidden, hidden)) && (!dw.defined() || (is_acc(dw, w) && dw.shape() == w.shape())),
         op, "dhidden like hidden, dw in the accumulator's type like w", {&dhidden, &dw, &hidden, &w});
+}
+
+void check_dlogits(const char* op, const Tensor& dlogits, const Tensor& w, std::int64_t n) {
+    check(!dlogits.defined() || (dlogits.dtype() == w.dtype() && dlogits.shape() == Shape{n, w.dim(0)}), op,
+          "dlogits in the type of w, a row for each that is not skipped", {&dlogits, &w});
 }
 
 }  // namespace
@@ -185,18 +198,18 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
 }
 
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim) {
-    check_attention("attention", q, k, v, cu_seqlens, head_dim);
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
+    check_attention("attention", q, k, v, cu_queries, cu_keys, head_dim);
     check(alike(out, q) && is_acc(lse, q) && lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim}, "attention",
           "out like q, lse[T,H]", {&out, &lse, &q});
-    cpu::attention(out, lse, q, k, v, cu_seqlens, head_dim);
+    cpu::attention(out, lse, q, k, v, cu_queries, cu_keys, head_dim);
 }
 
 void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                         const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
                         bool accumulate_v) {
-    check_attention("attention_backward", q, k, v, cu_seqlens, head_dim);
+    check_attention("attention_backward", q, k, v, cu_seqlens, cu_seqlens, head_dim);
     check(alike(dq, q) && alike(dk, k) && alike(dv, v) && alike(dout, q) && alike(out, q) && is_acc(lse, q) &&
               lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim},
           "attention_backward", "gradients like their tensors, lse[T,H]", {&dq, &dk, &dv, &dout, &out, &lse});
@@ -226,50 +239,63 @@ void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, cons
     cpu::cache_write(cache, x, slots, positions);
 }
 
-void token_logprob(const Tensor& logp, const Tensor& lse, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax) {
+std::int64_t num_targets(const Tensor& targets) {
+    const std::int32_t* t = targets.data<std::int32_t>();
+    return std::count_if(t, t + targets.numel(), [](std::int32_t target) { return target >= 0; });
+}
+
+std::int64_t num_taken(const Tensor& mask, std::int64_t T) {
+    if (!mask.defined()) return T;
+    const std::int32_t* m = mask.data<std::int32_t>();
+    return T - std::count(m, m + T, 0);
+}
+
+void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
+                   const Tensor& argmax, const Tensor& dlogits) {
     check_head("token_logprob", hidden, w);
-    check(is_rows(logp, hidden) && is_rows(lse, hidden) && is_index(targets) && targets.numel() == hidden.dim(0) &&
+    check(is_rows(logp, hidden) && is_index(targets) && targets.numel() == hidden.dim(0) &&
               (!argmax.defined() || (is_index(argmax) && argmax.numel() == hidden.dim(0))),
-          "token_logprob", "logp, lse, targets and argmax [T]", {&logp, &lse, &hidden, &targets, &argmax});
+          "token_logprob", "logp, targets and argmax [T]", {&logp, &hidden, &targets, &argmax});
     check_indices("token_logprob targets", targets, -1, w.dim(0));
-    cpu::token_logprob(logp, lse, hidden, w, targets, argmax);
+    check_dlogits("token_logprob", dlogits, w, num_targets(targets));
+    cpu::token_logprob(logp, hidden, w, targets, argmax, dlogits);
 }
 
 void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
-                            const Tensor& w, const Tensor& targets, const Tensor& lse, bool accumulate_hidden) {
+                            const Tensor& w, const Tensor& targets, bool accumulate_hidden, const Tensor& dlogits) {
     check_head("token_logprob_backward", hidden, w);
     check_head_gradient("token_logprob_backward", dhidden, dw, hidden, w);
-    check(is_rows(dlogp, hidden) && is_rows(lse, hidden) && is_index(targets) && targets.numel() == hidden.dim(0),
-          "token_logprob_backward", "dlogp, lse and targets [T]", {&dlogp, &lse, &hidden, &targets});
+    check(is_rows(dlogp, hidden) && is_index(targets) && targets.numel() == hidden.dim(0), "token_logprob_backward",
+          "dlogp and targets [T]", {&dlogp, &hidden, &targets});
     check_indices("token_logprob_backward targets", targets, -1, w.dim(0));
-    cpu::token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, lse, accumulate_hidden);
+    check_dlogits("token_logprob_backward", dlogits, w, num_targets(targets));
+    cpu::token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, accumulate_hidden, dlogits);
 }
 
-void token_kl(const Tensor& kl, const Tensor& lse, const Tensor& lse_ref, const Tensor& hidden, const Tensor& w,
-              const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask) {
+void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
+              const Tensor& mask, const Tensor& dlogits) {
     check_head("token_kl", hidden, w);
     check_head("token_kl reference", hidden_ref, w_ref);
-    check(is_rows(kl, hidden) && is_rows(lse, hidden) && is_rows(lse_ref, hidden) &&
-              hidden_ref.dtype() == hidden.dtype() && hidden_ref.dim(0) == hidden.dim(0) && w_ref.dim(0) == w.dim(0) &&
-              (!mask.defined() || (is_index(mask) && mask.numel() == hidden.dim(0))),
-          "token_kl", "kl, lse, lse_ref and mask [T]; one type, one T and one V on both sides",
-          {&kl, &lse, &lse_ref, &hidden, &w, &hidden_ref, &w_ref, &mask});
-    cpu::token_kl(kl, lse, lse_ref, hidden, w, hidden_ref, w_ref, mask);
+    check(is_rows(kl, hidden) && hidden_ref.dtype() == hidden.dtype() && hidden_ref.dim(0) == hidden.dim(0) &&
+              w_ref.dim(0) == w.dim(0) && (!mask.defined() || (is_index(mask) && mask.numel() == hidden.dim(0))),
+          "token_kl", "kl and mask [T]; one type, one T and one V on both sides",
+          {&kl, &hidden, &w, &hidden_ref, &w_ref, &mask});
+    check_dlogits("token_kl", dlogits, w, num_taken(mask, hidden.dim(0)));
+    cpu::token_kl(kl, hidden, w, hidden_ref, w_ref, mask, dlogits);
 }
 
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
-                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& lse,
-                       const Tensor& lse_ref, const Tensor& mask, bool accumulate_hidden) {
+                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
+                       bool accumulate_hidden, const Tensor& dlogits) {
     check_head("token_kl_backward", hidden, w);
     check_head("token_kl_backward reference", hidden_ref, w_ref);
     check_head_gradient("token_kl_backward", dhidden, dw, hidden, w);
-    check(is_rows(dkl, hidden) && is_rows(lse, hidden) && is_rows(lse_ref, hidden) &&
-              hidden_ref.dtype() == hidden.dtype() && hidden_ref.dim(0) == hidden.dim(0) && w_ref.dim(0) == w.dim(0) &&
-              (!mask.defined() || (is_index(mask) && mask.numel() == hidden.dim(0))),
-          "token_kl_backward", "dkl, lse, lse_ref and mask [T]; one type, one T and one V on both sides",
-          {&dkl, &lse, &lse_ref, &hidden, &hidden_ref, &mask});
-    cpu::token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, lse, lse_ref, mask, accumulate_hidden);
+    check(is_rows(dkl, hidden) && hidden_ref.dtype() == hidden.dtype() && hidden_ref.dim(0) == hidden.dim(0) &&
+              w_ref.dim(0) == w.dim(0) && (!mask.defined() || (is_index(mask) && mask.numel() == hidden.dim(0))),
+          "token_kl_backward", "dkl and mask [T]; one type, one T and one V on both sides",
+          {&dkl, &hidden, &hidden_ref, &mask});
+    check_dlogits("token_kl_backward", dlogits, w, num_taken(mask, hidden.dim(0)));
+    cpu::token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, mask, accumulate_hidden, dlogits);
 }
 
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w) { matmul(out, hidden, false, w, true); }

@@ -77,10 +77,13 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
           bool accumulate = false);
 
 /// Causal attention within each sequence, grouped heads: query head h reads key/value head h / (H/K).
-/// out[T,H*D], lse[T,H] (acc) from q[T,H*D], k[T,K*D], v[T,K*D]; scores are scaled by 1/sqrt(D). Memory O(T).
+/// out[T,H*D], lse[T,H] (acc) from q[T,H*D] at cu_queries[B+1] and k, v[S,K*D] at cu_keys[B+1]; scores are scaled by
+/// 1/sqrt(D). The queries of a sequence are those of its last keys: query i of n, beside m >= n keys, sees keys 0 to
+/// m - n + i. A whole sequence passes the same offsets twice. Memory O(T).
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim);
-/// dq, dk, dv (+)= the gradient; recomputes probabilities from lse (Dao et al. 2022, algorithm 4).
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim);
+/// dq, dk, dv (+)= the gradient where queries and keys have the same offsets; recomputes probabilities from lse (Dao et
+/// al. 2022, algorithm 4).
 void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                         const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
@@ -93,25 +96,32 @@ void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k,
 /// cache[slots[t], positions[t]] = x[t] for each row of x[T,K*D].
 void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions);
 
-// --- The two heads. Logits exist for one chunk of rows at a time, never [T,V]. -------------------------------------
+// --- The two heads. Logits exist for one chunk of rows at a time. ---------------------------------------------------
+// Their gradient by the logits is what a backward pass starts from. `dlogits`, when given to the forward pass, receives
+// it for each row that is not skipped, [n,V] in the type of w, and given to the backward pass it saves the product, the
+// softmax and the exponentials that would make it again: n V elements of memory for a quarter of the head's time.
+
+/// The rows that token_logprob does not skip: those with targets[t] >= 0.
+std::int64_t num_targets(const Tensor& targets);
+/// The rows of T that token_kl does not skip.
+std::int64_t num_taken(const Tensor& mask, std::int64_t T);
 
 /// logp[T] (acc) = log softmax(hidden[T,C] W[V,C]^T)[targets[t]]; 0 where targets[t] < 0, and those rows cost nothing.
-/// lse[T] (acc) is kept for the backward pass. `argmax`, when defined, is i32 [T]: the likeliest token (-1 where no
-/// target).
-void token_logprob(const Tensor& logp, const Tensor& lse, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax = {});
+/// `argmax`, when defined, is i32 [T]: the likeliest token (-1 where no target).
+void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
+                   const Tensor& argmax = {}, const Tensor& dlogits = {});
 /// dhidden[T,C] (+)=, dw[V,C] (acc) += the gradient of sum_t dlogp[t] logp[t]. Undefined outputs are not computed.
 void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
-                            const Tensor& w, const Tensor& targets, const Tensor& lse, bool accumulate_hidden);
+                            const Tensor& w, const Tensor& targets, bool accumulate_hidden, const Tensor& dlogits = {});
 
-/// kl[T] (acc) = KL(softmax(hidden_ref W_ref^T) || softmax(hidden W^T)) row by row; lse and lse_ref [T] (acc) are kept.
+/// kl[T] (acc) = KL(softmax(hidden_ref W_ref^T) || softmax(hidden W^T)) row by row.
 /// Rows with mask[t] == 0 (i32) are skipped and give 0; an undefined mask takes all rows.
-void token_kl(const Tensor& kl, const Tensor& lse, const Tensor& lse_ref, const Tensor& hidden, const Tensor& w,
-              const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask = {});
+void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
+              const Tensor& mask = {}, const Tensor& dlogits = {});
 /// The gradient with respect to hidden and w; the reference is a constant.
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
-                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& lse,
-                       const Tensor& lse_ref, const Tensor& mask, bool accumulate_hidden);
+                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
+                       bool accumulate_hidden, const Tensor& dlogits = {});
 
 /// logits[T,V] (acc) = hidden[T,C] W[V,C]^T. For sampling, a few rows at a time.
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w);

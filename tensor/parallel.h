@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
+#include <vector>
 
 namespace uipe::tensor {
 
@@ -26,6 +27,25 @@ void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
     }
 #pragma omp parallel for num_threads(static_cast <int>(parts)) schedule(static, 1)
     for (std::int64_t part = 0; part < parts; ++part) body(n * part / parts, n * (part + 1) / parts);
+}
+
+/// Calls body(begin, end) on ranges of consecutive items, one a thread, that cost about the same.
+template <class Body>
+void parallel_for_costs(const std::vector<std::int64_t>& costs, const Body& body) {
+    const int threads = num_threads();
+    std::int64_t total = 0;
+    for (const std::int64_t cost : costs) total += cost;
+    std::vector<std::size_t> ends{0};
+    std::int64_t sum = 0;
+    for (std::size_t i = 0; i < costs.size(); ++i) {
+        sum += costs[i];
+        if (sum * threads >= total * static_cast<std::int64_t>(ends.size())) ends.push_back(i + 1);
+    }
+    if (ends.back() < costs.size()) ends.push_back(costs.size());
+    parallel_for(static_cast<std::int64_t>(ends.size()) - 1, 1, [&](std::int64_t first, std::int64_t last) {
+        for (auto part = static_cast<std::size_t>(first); part < static_cast<std::size_t>(last); ++part)
+            body(ends[part], ends[part + 1]);
+    });
 }
 
 }  // namespace uipe::tensor

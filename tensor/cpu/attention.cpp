@@ -15,65 +15,88 @@ namespace uipe::tensor::cpu {
 namespace {
 
 constexpr std::int64_t query_rows = 32;
-constexpr std::int64_t key_rows = 64;  // a multiple of query_rows: the first key of a tile is then never masked
+constexpr std::int64_t key_rows = 64;
 
-/// Queries [begin, end) of the sequence that starts at row `sequence`.
+/// Queries [begin, end) of head h in a sequence whose keys start at row `first_key`; query t is the token of key
+/// t + shift.
 struct QueryTile {
-    std::int64_t sequence, begin, end;
+    std::int64_t h, begin, end, first_key, shift;
+    /// The keys that the last query sees.
+    std::int64_t keys() const { return end + shift - first_key; }
 };
 
-std::vector<QueryTile> query_tiles(const Tensor& cu_seqlens) {
-    const std::int32_t* cu = cu_seqlens.data<std::int32_t>();
+/// Every tile of every head; those that read the same keys follow each other.
+std::vector<QueryTile> query_tiles(const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t H, std::int64_t K) {
+    const std::int32_t* q = cu_queries.data<std::int32_t>();
+    const std::int32_t* k = cu_keys.data<std::int32_t>();
     std::vector<QueryTile> tiles;
-    for (std::int64_t b = 0; b + 1 < cu_seqlens.numel(); ++b)
-        for (std::int64_t t = cu[b]; t < cu[b + 1]; t += query_rows)
-            tiles.push_back({cu[b], t, std::min<std::int64_t>(t + query_rows, cu[b + 1])});
+    for (std::int64_t kv = 0; kv < K; ++kv)
+        for (std::int64_t b = 0; b + 1 < cu_queries.numel(); ++b)
+            for (std::int64_t h = kv * (H / K); h < (kv + 1) * (H / K); ++h)
+                for (std::int64_t t = q[b]; t < q[b + 1]; t += query_rows)
+                    tiles.push_back(
+                        {h, t, std::min<std::int64_t>(t + query_rows, q[b + 1]), k[b], k[b + 1] - q[b + 1]});
     return tiles;
 }
 
 /// One thread's tiles, and the state of the softmax of one tile of queries.
-template <class A>
+template <class T>
 struct Workspace {
-    explicit Workspace(std::int64_t D)
-        : q(D, query_rows), k(key_rows, D), v(key_rows, D), scores(key_rows, query_rows), out(query_rows, D) {}
+    using A = acc_t<T>;
+    using E = element_t<T>;
+    Workspace(std::int64_t most_keys, std::int64_t D)
+        : k(round_up(most_keys, key_rows), ceil_div(D, numbers<T>)),
+          v(ceil_div(round_up(most_keys, key_rows), numbers<T>), D),
+          q(ceil_div(D, numbers<T>), query_rows),
+          scores(key_rows, query_rows),
+          pairs(numbers<T> == 1 ? 0 : key_rows / numbers<T>, query_rows),
+          out(query_rows, D) {}
 
-    Tile<A> q;       // [D, queries], scaled
-    Tile<A> k, v;    // [keys, D]
+    Tile<E> k, v;    // the keys and values of a sequence and head, [keys, D]
+    Tile<E> q;       // [D, queries]
     Tile<A> scores;  // [keys, queries]
+    Tile<E> pairs;   // probabilities in bf16
     Tile<A> out;     // [queries, D], not yet divided by `total`
     std::array<A, query_rows> most, total;
+
+    std::int64_t first_key = -1, kv = -1, loaded = 0;  // what k and v hold
 };
 
-/// Hides the keys after each query. `lead` is the query's row less the key's at the tile's corner.
+/// Hides the keys after each query. `lead` is the first query's own key less the tile's first. Every query sees the
+/// first tile's first key, so that its softmax never starts from keys that are all hidden.
 template <class A>
 void mask_future(Tile<A>& scores, std::int64_t keys, std::int64_t lead) {
-    for (std::int64_t j = lead + 1; j < keys; ++j)
+    for (std::int64_t j = std::max<std::int64_t>(0, lead + 1); j < keys; ++j)
         std::fill_n(scores.row(j), std::min(j - lead, query_rows), -std::numeric_limits<A>::infinity());
 }
 
-/// Turns the scores of one tile of keys into exp(score - most), moving `most` and what was summed under the old one.
-template <class A>
-void online_softmax(Workspace<A>& w, std::int64_t keys, std::int64_t queries, std::int64_t D) {
+/// Turns the scores of one tile of keys into exp(scale (score - most)), moving `most` and what was summed under the old
+/// one.
+template <class T, class A>
+void online_softmax(Workspace<T>& w, std::int64_t keys, std::int64_t queries, std::int64_t D, A scale) {
     std::array<A, query_rows> most = w.most;
     for (std::int64_t j = 0; j < keys; ++j) {
         const A* s = w.scores.row(j);
         for (std::size_t i = 0; i < query_rows; ++i) most[i] = most[i] < s[i] ? s[i] : most[i];
     }
-    std::array<A, query_rows> shrink;
+    std::array<A, query_rows> shrink, shift;
+    std::array<A, query_rows> total;
     for (std::size_t i = 0; i < query_rows; ++i) {
-        shrink[i] = fast_exp(w.most[i] - most[i]);
-        w.total[i] *= shrink[i];
+        shrink[i] = fast_exp(scale * (w.most[i] - most[i]));
+        shift[i] = scale * most[i];
+        total[i] = w.total[i] * shrink[i];
     }
     for (std::int64_t j = 0; j < keys; ++j) {
         A* s = w.scores.row(j);
         for (std::size_t i = 0; i < query_rows; ++i) {
-            s[i] = fast_exp(s[i] - most[i]);
-            w.total[i] += s[i];
+            s[i] = fast_exp(scale * s[i] - shift[i]);
+            total[i] += s[i];
         }
     }
     for (std::int64_t i = 0; i < queries; ++i)
         for (std::int64_t d = 0; d < D; ++d) w.out.row(i)[d] *= shrink[static_cast<std::size_t>(i)];
     w.most = most;
+    w.total = total;
 }
 
 template <class T>
@@ -84,27 +107,49 @@ struct Forward {
     A* lse;
     std::int64_t H, K, D;
 
-    void run(const QueryTile& tile, std::int64_t h, Workspace<A>& w) const {
+    /// Brings the first `n` keys and values of a sequence and head to the workspace, those that are not there yet.
+    void load_keys(std::int64_t first_key, std::int64_t kv, std::int64_t n, Workspace<T>& w) const {
+        if (w.first_key != first_key || w.kv != kv) {
+            w.first_key = first_key;
+            w.kv = kv;
+            w.loaded = 0;
+        }
+        for (; w.loaded < n; w.loaded += key_rows) {
+            const std::int64_t from = ((first_key + w.loaded) * K + kv) * D;
+            const std::int64_t count = std::min(key_rows, n - w.loaded);
+            load_left(w.k, w.loaded, k + from, K * D, count, D);
+            load_right(w.v, w.loaded / numbers<T>, v + from, K * D, count, D);
+        }
+        w.loaded = n / key_rows * key_rows;  // a tile that is not full is loaded again when more of it is seen
+    }
+
+    void run(const QueryTile& tile, Workspace<T>& w) const {
         const std::int64_t queries = tile.end - tile.begin;
-        const std::int64_t kv = h / (H / K) * D;
-        load_columns(w.q, q + tile.begin * H * D + h * D, H * D, queries, D, A{1} / std::sqrt(static_cast<A>(D)));
+        const std::int64_t elements = ceil_div(D, numbers<T>);
+        const A scale = A{1} / std::sqrt(static_cast<A>(D));
+        load_keys(tile.first_key, tile.h / (H / K), tile.keys(), w);
+        load_right_transposed(w.q, q + (tile.begin * H + tile.h) * D, H * D, queries, D);
         w.most.fill(-std::numeric_limits<A>::infinity());
         w.total.fill(0);
         w.out.zero(query_rows);
-        for (std::int64_t first = tile.sequence; first < tile.end; first += key_rows) {
-            const std::int64_t keys = std::min(key_rows, tile.end - first);
-            load_rows(w.k, k + first * K * D + kv, K * D, keys, D);
-            load_rows(w.v, v + first * K * D + kv, K * D, keys, D);
-            tile_product<false>(w.scores, plain(w.k), w.q, keys, queries, D);
-            mask_future(w.scores, keys, tile.begin - first);
-            online_softmax(w, keys, queries, D);
-            tile_product<true>(w.out, transposed(w.scores), w.v, queries, D, keys);
+        for (std::int64_t first = 0; first < tile.keys(); first += key_rows) {
+            const std::int64_t keys = std::min(key_rows, tile.keys() - first);
+            tile_product<false>(w.scores, 0, plain(w.k, first), w.q, 0, keys, queries, elements);
+            mask_future(w.scores, keys, tile.begin + tile.shift - tile.first_key - first);
+            online_softmax(w, keys, queries, D, scale);
+            if constexpr (numbers<T> == 2) {
+                pair_rows(w.pairs, w.scores, keys, query_rows);
+                tile_product<true>(w.out, 0, transposed(w.pairs), w.v, first / 2, queries, D, ceil_div(keys, 2));
+            } else {
+                tile_product<true>(w.out, 0, transposed(w.scores), w.v, first, queries, D, keys);
+            }
         }
         for (std::int64_t i = 0; i < queries; ++i) {
             const auto at = static_cast<std::size_t>(i);
-            T* y = out + (tile.begin + i) * H * D + h * D;
-            for (std::int64_t d = 0; d < D; ++d) y[d] = static_cast<T>(w.out.row(i)[d] / w.total[at]);
-            lse[(tile.begin + i) * H + h] = w.most[at] + std::log(w.total[at]);
+            T* y = out + ((tile.begin + i) * H + tile.h) * D;
+            const A share = A{1} / w.total[at];
+            for (std::int64_t d = 0; d < D; ++d) y[d] = static_cast<T>(w.out.row(i)[d] * share);
+            lse[(tile.begin + i) * H + tile.h] = scale * w.most[at] + std::log(w.total[at]);
         }
     }
 };
@@ -112,18 +157,22 @@ struct Forward {
 }  // namespace
 
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim) {
-    const std::vector<QueryTile> tiles = query_tiles(cu_seqlens);
-    const auto count = static_cast<std::int64_t>(tiles.size());
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
     const std::int64_t H = q.dim(1) / head_dim;
+    const std::int64_t K = k.dim(1) / head_dim;
+    const std::vector<QueryTile> tiles = query_tiles(cu_queries, cu_keys, H, K);
+    std::vector<std::int64_t> costs;
+    std::int64_t most_keys = 0;
+    for (const QueryTile& tile : tiles) {
+        costs.push_back(tile.keys());
+        most_keys = std::max(most_keys, tile.keys());
+    }
     with_float(q.dtype(), [&]<class T>() {
-        const Forward<T> forward{q.data<T>(),          k.data<T>(), v.data<T>(),         out.data<T>(),
-                                 lse.data<acc_t<T>>(), H,           k.dim(1) / head_dim, head_dim};
-        // Heads vary slowest: later tiles of a sequence cost more, and every thread gets its share of them.
-        parallel_for(H * count, 1, [&](std::int64_t begin, std::int64_t end) {
-            Workspace<acc_t<T>> workspace(head_dim);
-            for (std::int64_t item = begin; item < end; ++item)
-                forward.run(tiles[static_cast<std::size_t>(item % count)], item / count, workspace);
+        const Forward<T> forward{q.data<T>(),          k.data<T>(), v.data<T>(), out.data<T>(),
+                                 lse.data<acc_t<T>>(), H,           K,           head_dim};
+        parallel_for_costs(costs, [&](std::size_t begin, std::size_t end) {
+            Workspace<T> workspace(most_keys, head_dim);
+            for (std::size_t item = begin; item < end; ++item) forward.run(tiles[item], workspace);
         });
     });
 }

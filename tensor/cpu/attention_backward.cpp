@@ -14,29 +14,51 @@ namespace {
 constexpr std::int64_t query_rows = 32;
 constexpr std::int64_t key_rows = 64;
 
-/// One thread's tiles. With a group of G query heads, the gradient of their queries stays here until it is whole.
-template <class A>
+/// The rows of a tensor as both operands of a product: on the left, summed along a row, and on the right, summed over
+/// the rows. They differ in bf16 alone.
+template <class T>
+struct BothSides {
+    using E = element_t<T>;
+    BothSides(std::int64_t rows, std::int64_t D)
+        : left_(rows, ceil_div(D, numbers<T>)), right_(numbers<T> == 1 ? 0 : ceil_div(rows, numbers<T>), D) {}
+
+    void load(std::int64_t at, const T* x, std::int64_t step, std::int64_t n, std::int64_t D) {
+        load_left(left_, at, x, step, n, D);
+        if constexpr (numbers < T >> 1) load_right(right_, at / numbers<T>, x, step, n, D);
+    }
+    const Tile<E>& left() const { return left_; }
+    const Tile<E>& right() const { return numbers<T> == 1 ? left_ : right_; }
+
+private:
+    Tile<E> left_, right_;
+};
+
+/// One thread's tiles. What belongs to the queries of a group of G heads is kept for all of a sequence.
+template <class T>
 struct Workspace {
+    using A = acc_t<T>;
+    using E = element_t<T>;
     Workspace(std::int64_t group_rows, std::int64_t D)
-        : q(query_rows, D),
-          dout(query_rows, D),
+        : q(group_rows, D),
+          dout(group_rows, D),
           k(key_rows, D),
-          k_columns(D, key_rows),
-          v_columns(D, key_rows),
+          k_columns(ceil_div(D, numbers<T>), key_rows),
+          v_columns(ceil_div(D, numbers<T>), key_rows),
           p(query_rows, key_rows),
           ds(query_rows, key_rows),
+          pairs(numbers<T> == 1 ? 0 : query_rows / 2, key_rows),
+          ds_left(numbers<T> == 1 ? 0 : query_rows, key_rows / 2),
           dk(key_rows, D),
           dv(key_rows, D),
-          part(query_rows, D),
           dq(group_rows, D),
           delta(static_cast<std::size_t>(group_rows)) {}
 
-    Tile<A> q, dout;               // [queries, D]; q is scaled
-    Tile<A> k;                     // [keys, D]
-    Tile<A> k_columns, v_columns;  // [D, keys]
+    BothSides<T> q, dout;          // [G * rows, D]
+    BothSides<T> k;                // [keys, D]
+    Tile<E> k_columns, v_columns;  // [D, keys]
     Tile<A> p, ds;                 // [queries, keys]: probabilities, and the gradient of the scores
-    Tile<A> dk, dv;                // [keys, D]
-    Tile<A> part;                  // [queries, D]
+    Tile<E> pairs, ds_left;        // those in bf16: p or ds as [queries, keys] down its columns; ds along its rows
+    Tile<A> dk, dv;                // [keys, D], dk without the scale
     Tile<A> dq;                    // [G * rows, D], without the scale
     std::vector<A> delta;          // [G * rows]: dout · out
 };
@@ -60,70 +82,87 @@ struct Backward {
     A scale() const { return A{1} / std::sqrt(static_cast<A>(D)); }
     /// Offset of query head h in row t of q, out and their gradients.
     std::int64_t at(std::int64_t t, std::int64_t h) const { return (t * H + h) * D; }
+    /// Where the workspace keeps the first query of head g of the group. Each starts a block of rows.
+    static std::int64_t slot(std::int64_t g, std::int64_t rows) { return g * round_up(rows, query_rows); }
 
     /// Rows [begin, end) and key/value head `kv`.
-    void run(std::int64_t begin, std::int64_t end, std::int64_t kv, Workspace<A>& w) const {
+    void run(std::int64_t begin, std::int64_t end, std::int64_t kv, Workspace<T>& w) const {
         const std::int64_t rows = end - begin;
-        for (std::int64_t g = 0; g < group(); ++g)
-            for (std::int64_t i = 0; i < rows; ++i) {
-                const std::int64_t row = at(begin + i, kv * group() + g);
-                A s = 0;
-#pragma omp simd reduction(+ : s)
-                for (std::int64_t d = 0; d < D; ++d) s += static_cast<A>(dout[row + d]) * static_cast<A>(out[row + d]);
-                w.delta[static_cast<std::size_t>(g * rows + i)] = s;
-            }
-        w.dq.zero(group() * rows);
+        for (std::int64_t g = 0; g < group(); ++g) load_queries(begin, rows, kv * group() + g, slot(g, rows), w);
+        w.dq.zero(slot(group(), rows));
         for (std::int64_t first = begin; first < end; first += key_rows)
             keys(begin, end, first, std::min(key_rows, end - first), kv, w);
         for (std::int64_t g = 0; g < group(); ++g)
             for (std::int64_t i = 0; i < rows; ++i)
-                store(dq + at(begin + i, kv * group() + g), w.dq.row(g * rows + i), D, scale(), accumulate_q);
+                store(dq + at(begin + i, kv * group() + g), w.dq.row(slot(g, rows) + i), D, scale(), accumulate_q);
+    }
+
+    void load_queries(std::int64_t begin, std::int64_t rows, std::int64_t h, std::int64_t to, Workspace<T>& w) const {
+        w.q.load(to, q + at(begin, h), H * D, rows, D);
+        w.dout.load(to, dout + at(begin, h), H * D, rows, D);
+        for (std::int64_t i = 0; i < rows; ++i) {
+            const std::int64_t row = at(begin + i, h);
+            A s = 0;
+#pragma omp simd reduction(+ : s)
+            for (std::int64_t d = 0; d < D; ++d) s += static_cast<A>(dout[row + d]) * static_cast<A>(out[row + d]);
+            w.delta[static_cast<std::size_t>(to + i)] = s;
+        }
     }
 
     /// `count` keys from row `first`, against every query of the group that sees one of them.
     void keys(std::int64_t begin, std::int64_t end, std::int64_t first, std::int64_t count, std::int64_t kv,
-              Workspace<A>& w) const {
+              Workspace<T>& w) const {
         const std::int64_t from = (first * K + kv) * D;
-        load_rows(w.k, k + from, K * D, count, D);
-        load_columns(w.k_columns, k + from, K * D, count, D);
-        load_columns(w.v_columns, v + from, K * D, count, D);
+        w.k.load(0, k + from, K * D, count, D);
+        load_right_transposed(w.k_columns, k + from, K * D, count, D);
+        load_right_transposed(w.v_columns, v + from, K * D, count, D);
         w.dk.zero(key_rows);
         w.dv.zero(key_rows);
         for (std::int64_t g = 0; g < group(); ++g)
             for (std::int64_t t = first; t < end; t += query_rows)
                 queries(t, std::min(query_rows, end - t), first, std::min(count, t + query_rows - first),
-                        kv * group() + g, g * (end - begin) + t - begin, w);
+                        kv * group() + g, slot(g, end - begin) + t - begin, w);
         for (std::int64_t j = 0; j < count; ++j) {
-            store(dk + from + j * K * D, w.dk.row(j), D, A{1}, accumulate_k);
+            store(dk + from + j * K * D, w.dk.row(j), D, scale(), accumulate_k);
             store(dv + from + j * K * D, w.dv.row(j), D, A{1}, accumulate_v);
         }
     }
 
-    /// `count` queries of head h from row t against `keys` keys from row `first`; their state is at `slot`.
+    /// `count` queries of head h from row t against `keys` keys from row `first`; the workspace has them at `slot`.
     void queries(std::int64_t t, std::int64_t count, std::int64_t first, std::int64_t keys, std::int64_t h,
-                 std::int64_t slot, Workspace<A>& w) const {
-        load_rows(w.q, q + at(t, h), H * D, count, D, scale());
-        load_rows(w.dout, dout + at(t, h), H * D, count, D);
-        tile_product<false>(w.p, plain(w.q), w.k_columns, count, keys, D);
-        tile_product<false>(w.ds, plain(w.dout), w.v_columns, count, keys, D);
+                 std::int64_t slot, Workspace<T>& w) const {
+        const std::int64_t elements = ceil_div(D, numbers<T>);
+        const std::int64_t right = slot / numbers<T>;
+        tile_product<false>(w.p, 0, plain(w.q.left(), slot), w.k_columns, 0, count, keys, elements);
+        tile_product<false>(w.ds, 0, plain(w.dout.left(), slot), w.v_columns, 0, count, keys, elements);
+        const std::int64_t width = round_up(keys, 2 * lanes<A>);
         for (std::int64_t i = 0; i < count; ++i)
-            score_gradient(w.p.row(i), w.ds.row(i), round_up(keys, lanes<A>), t + i - first, lse[(t + i) * H + h],
+            score_gradient(w.p.row(i), w.ds.row(i), width, t + i - first, lse[(t + i) * H + h],
                            w.delta[static_cast<std::size_t>(slot + i)]);
-        tile_product<true>(w.dv, transposed(w.p), w.dout, keys, D, count);
-        tile_product<true>(w.dk, transposed(w.ds), w.q, keys, D, count);
-        tile_product<false>(w.part, plain(w.ds), w.k, count, D, keys);
-        for (std::int64_t i = 0; i < count; ++i)
-            for (std::int64_t d = 0; d < D; ++d) w.dq.row(slot + i)[d] += w.part.row(i)[d];
+        if constexpr (numbers<T> == 1) {
+            tile_product<true>(w.dv, 0, transposed(w.p), w.dout.right(), right, keys, D, count);
+            tile_product<true>(w.dk, 0, transposed(w.ds), w.q.right(), right, keys, D, count);
+            tile_product<true>(w.dq, slot, plain(w.ds), w.k.right(), 0, count, D, keys);
+        } else {
+            const std::int64_t pairs = ceil_div(count, 2);
+            pair_rows(w.pairs, w.p, count, width);
+            tile_product<true>(w.dv, 0, transposed(w.pairs), w.dout.right(), right, keys, D, pairs);
+            pair_rows(w.pairs, w.ds, count, width);
+            tile_product<true>(w.dk, 0, transposed(w.pairs), w.q.right(), right, keys, D, pairs);
+            pair_columns(w.ds_left, w.ds, count, width);
+            tile_product<true>(w.dq, slot, plain(w.ds_left), w.k.right(), 0, count, D, ceil_div(keys, 2));
+        }
     }
 
     /// p: scores -> probabilities; ds: gradient of the probabilities -> of the scores; 0 past the query's key `last`.
-    static void score_gradient(A* p, A* ds, std::int64_t n, std::int64_t last, A lse_of_row, A delta_of_row) {
+    void score_gradient(A* p, A* ds, std::int64_t n, std::int64_t last, A lse_of_row, A delta_of_row) const {
         const std::int64_t seen = std::min(n, last + 1);
+        const A s = scale();
         for (std::int64_t j = 0; j < seen; ++j) {
-            p[j] = fast_exp(p[j] - lse_of_row);
+            p[j] = fast_exp(s * p[j] - lse_of_row);
             ds[j] = p[j] * (ds[j] - delta_of_row);
         }
-        for (std::int64_t j = seen; j < n; ++j) p[j] = ds[j] = 0;
+        for (std::int64_t j = std::max<std::int64_t>(0, seen); j < n; ++j) p[j] = ds[j] = 0;
     }
 };
 
@@ -138,7 +177,12 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
     const std::int64_t H = q.dim(1) / head_dim;
     const std::int64_t K = k.dim(1) / head_dim;
     std::int64_t longest = 0;
-    for (std::int64_t b = 0; b < B; ++b) longest = std::max<std::int64_t>(longest, cu[b + 1] - cu[b]);
+    std::vector<std::int64_t> costs;  // heads vary slowest
+    for (std::int64_t item = 0; item < K * B; ++item) {
+        const std::int64_t n = cu[item % B + 1] - cu[item % B];
+        longest = std::max(longest, n);
+        costs.push_back(n * (n + key_rows));
+    }
     with_float(q.dtype(), [&]<class T>() {
         const Backward<T> backward{dq.data<T>(),
                                    dk.data<T>(),
@@ -155,10 +199,9 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
                                    accumulate_q,
                                    accumulate_k,
                                    accumulate_v};
-        // Heads vary slowest: every thread then meets long and short sequences alike.
-        parallel_for(K * B, 1, [&](std::int64_t begin, std::int64_t end) {
-            Workspace<acc_t<T>> workspace(H / K * longest, head_dim);
-            for (std::int64_t item = begin; item < end; ++item)
+        parallel_for_costs(costs, [&](std::size_t begin, std::size_t end) {
+            Workspace<T> workspace(H / K * round_up(longest, query_rows), head_dim);
+            for (auto item = static_cast<std::int64_t>(begin); item < static_cast<std::int64_t>(end); ++item)
                 backward.run(cu[item % B], cu[item % B + 1], item / B, workspace);
         });
     });

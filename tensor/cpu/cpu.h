@@ -59,7 +59,7 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
 void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_t head_dim, double theta, bool inverse,
           bool accumulate);
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& cu_seqlens, std::int64_t head_dim);
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim);
 void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                         const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
@@ -67,15 +67,15 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
 void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k, const Tensor& cache_v,
                       const Tensor& slots, const Tensor& lengths, std::int64_t head_dim);
 void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions);
-void token_logprob(const Tensor& logp, const Tensor& lse, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax);
+void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
+                   const Tensor& argmax, const Tensor& dlogits);
 void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
-                            const Tensor& w, const Tensor& targets, const Tensor& lse, bool accumulate_hidden);
-void token_kl(const Tensor& kl, const Tensor& lse, const Tensor& lse_ref, const Tensor& hidden, const Tensor& w,
-              const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask);
+                            const Tensor& w, const Tensor& targets, bool accumulate_hidden, const Tensor& dlogits);
+void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
+              const Tensor& mask, const Tensor& dlogits);
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
-                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& lse,
-                       const Tensor& lse_ref, const Tensor& mask, bool accumulate_hidden);
+                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
+                       bool accumulate_hidden, const Tensor& dlogits);
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step);
 void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha);

@@ -12,7 +12,7 @@
 namespace uipe::tensor::cpu {
 namespace {
 
-constexpr std::int64_t chunk_elements = std::int64_t{1} << 22;  // logits held at once
+constexpr std::int64_t chunk_elements = std::int64_t{1} << 24;  // logits held at once
 
 using Rows = std::vector<std::int64_t>;
 
@@ -38,7 +38,8 @@ Rows rows_in_mask(std::int64_t T, const Tensor& mask) {
 /// Calls body(rows, n) for consecutive chunks of `rows` whose logits fit the chunk.
 template <class Body>
 void for_each_chunk(const Rows& rows, std::int64_t V, const Body& body) {
-    const std::int64_t step = std::max<std::int64_t>(16, chunk_elements / V);
+    const std::int64_t step =
+        std::max<std::int64_t>(16, chunk_elements / V & ~std::int64_t{63});  // whole register tiles
     const auto total = static_cast<std::int64_t>(rows.size());
     for (std::int64_t begin = 0; begin < total; begin += step) body(rows.data() + begin, std::min(step, total - begin));
 }
@@ -54,148 +55,218 @@ Tensor gather(const Tensor& x, const std::int64_t* rows, std::int64_t n) {
     return y;
 }
 
-/// y[rows[i]] += x[i].
-void scatter(const Tensor& y, const Tensor& x, const std::int64_t* rows, std::int64_t n) {
-    const std::int64_t C = x.dim(1);
-    with_float(x.dtype(), [&]<class T>() {
-        using A = acc_t<T>;
-        for (std::int64_t i = 0; i < n; ++i) {
-            T* out = y.data<T>() + rows[i] * C;
-            const T* in = x.data<T>() + i * C;
-            for (std::int64_t c = 0; c < C; ++c)
-                out[c] = static_cast<T>(static_cast<A>(out[c]) + static_cast<A>(in[c]));
-        }
-    });
-}
-
-Tensor logits_of(const Tensor& hidden_rows, const Tensor& w) {
-    Tensor y = Tensor::empty({hidden_rows.dim(0), w.dim(0)}, accumulator_of(w.dtype()));
+/// hidden_rows[n,C] w[V,C]^T in the accumulator's type: in the place of `d`, their gradient to be, where that has the
+/// type.
+Tensor logits_of(const Tensor& hidden_rows, const Tensor& w, const Tensor& d = {}) {
+    const DType dtype = accumulator_of(w.dtype());
+    const bool shared = d.defined() && d.dtype() == dtype;
+    Tensor y = shared ? d : Tensor::empty({hidden_rows.dim(0), w.dim(0)}, dtype);
     cpu::matmul(y, hidden_rows, false, w, true, false);
     return y;
 }
 
+/// x[i] *= scale[rows[i]].
+void scale_rows(const Tensor& x, const Tensor& scale, const std::int64_t* rows) {
+    const std::int64_t C = x.dim(1);
+    with_float(x.dtype(), [&]<class T>() {
+        using A = acc_t<T>;
+        for (std::int64_t i = 0; i < x.dim(0); ++i) {
+            T* row = x.data<T>() + i * C;
+            const A s = scale.data<A>()[rows[i]];
+            for (std::int64_t c = 0; c < C; ++c) row[c] = static_cast<T>(s * static_cast<A>(row[c]));
+        }
+    });
+}
+
+/// y[rows[i]] += scale[rows[i]] x[i]; x is in the accumulator's type of y.
+void scatter(const Tensor& y, const Tensor& x, const Tensor& scale, const std::int64_t* rows) {
+    const std::int64_t C = x.dim(1);
+    with_float(y.dtype(), [&]<class T>() {
+        using A = acc_t<T>;
+        for (std::int64_t i = 0; i < x.dim(0); ++i) {
+            T* out = y.data<T>() + rows[i] * C;
+            const A* in = x.data<A>() + i * C;
+            const A s = scale.data<A>()[rows[i]];
+            for (std::int64_t c = 0; c < C; ++c) out[c] = static_cast<T>(static_cast<A>(out[c]) + s * in[c]);
+        }
+    });
+}
+
+/// Sends the gradient scale[rows[i]] d[i] of n rows of logits on to dhidden and dw. The scale is applied to the factors
+/// and results of width C, not to the far larger d[n,V].
+void head_gradient(const Tensor& dhidden, const Tensor& dw, const Tensor& scale, const Tensor& d, const Tensor& hidden,
+                   const Tensor& w, const std::int64_t* rows) {
+    const std::int64_t n = d.dim(0);
+    if (dw.defined()) {
+        const Tensor h = gather(hidden, rows, n);
+        scale_rows(h, scale, rows);
+        cpu::matmul(dw, d, true, h, false, true);
+    }
+    if (!dhidden.defined()) return;
+    const Tensor dx = Tensor::empty({n, w.dim(1)}, accumulator_of(w.dtype()));
+    cpu::matmul(dx, d, false, w, false, false);
+    scatter(dhidden, dx, scale, rows);
+}
+
 template <class A>
-A log_sum_exp(const A* x, std::int64_t V) {
+A largest(const A* x, std::int64_t V) {
     A most = -std::numeric_limits<A>::infinity();
 #pragma omp simd reduction(max : most)
-    for (std::int64_t v = 0; v < V; ++v) most = std::max(most, x[v]);
+    for (std::int64_t v = 0; v < V; ++v) most = most < x[v] ? x[v] : most;
+    return most;
+}
+
+template <class A>
+A log_sum_exp(const A* x, std::int64_t V) {
+    const A most = largest(x, V);
     A s = 0;
 #pragma omp simd reduction(+ : s)
     for (std::int64_t v = 0; v < V; ++v) s += fast_exp(x[v] - most);
     return most + std::log(s);
 }
 
-/// Sends dlogits[n,V] of one chunk on to dhidden and dw.
-void head_gradient(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogits, const Tensor& hidden_rows,
-                   const Tensor& w, const std::int64_t* rows, std::int64_t n) {
-    const Tensor d = dlogits.to(w.dtype());
-    if (dw.defined()) cpu::matmul(dw, d, true, hidden_rows, false, true);
-    if (!dhidden.defined()) return;
-    const Tensor dx = Tensor::empty({n, w.dim(1)}, w.dtype());
-    cpu::matmul(dx, d, false, w, false, false);
-    scatter(dhidden, dx, rows, n);
+/// d = onehot(target) - softmax(x), the gradient of log softmax(x)[target]; returns log_sum_exp(x). x is used up; d may
+/// be x. The target's element is the sum of the others: 1 - p has no digit left for a token that the model is sure of.
+template <class T, class A>
+A target_less_softmax(T* d, A* x, std::int64_t V, std::int32_t target) {
+    const A most = largest(x, V);
+    const A own = fast_exp(x[target] - most);
+    x[target] = -std::numeric_limits<A>::infinity();
+    A others = 0;
+#pragma omp simd reduction(+ : others)
+    for (std::int64_t v = 0; v < V; ++v) {
+        x[v] = fast_exp(x[v] - most);
+        others += x[v];
+    }
+    const A share = A{-1} / (own + others);
+    for (std::int64_t v = 0; v < V; ++v) d[v] = static_cast<T>(x[v] * share);
+    d[target] = static_cast<T>(-others * share);
+    return most + std::log(own + others);
+}
+
+/// d = softmax(x) - softmax(r), the gradient of KL(softmax(r) || softmax(x)) by x; returns the divergence. d may be x.
+template <class T, class A>
+A divergence(T* d, const A* x, const A* r, std::int64_t V) {
+    const A lse = log_sum_exp(x, V);
+    const A lse_ref = log_sum_exp(r, V);
+    A s = 0;
+#pragma omp simd reduction(+ : s)
+    for (std::int64_t v = 0; v < V; ++v) {
+        const A p_ref = fast_exp(r[v] - lse_ref);
+        s += p_ref * ((r[v] - lse_ref) - (x[v] - lse));
+        d[v] = static_cast<T>(fast_exp(x[v] - lse) - p_ref);
+    }
+    return s;
+}
+
+/// Calls body(i) for the rows of a chunk, on all threads.
+template <class Body>
+void for_each_row(std::int64_t n, const Body& body) {
+    parallel_for(n, 4, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) body(i);
+    });
+}
+
+/// The gradient of both heads: from what the forward pass kept, else from chunks made by compute(d, rows, n).
+template <class Compute>
+void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const Tensor& hidden, const Tensor& w,
+              const Rows& all, const Tensor& kept, bool accumulate_hidden, const Compute& compute) {
+    if (dhidden.defined() && !accumulate_hidden) cpu::fill(dhidden, 0.0);
+    if (all.empty()) return;
+    if (kept.defined()) return head_gradient(dhidden, dw, dy, kept, hidden, w, all.data());
+    for_each_chunk(all, w.dim(0), [&](const std::int64_t* rows, std::int64_t n) {
+        head_gradient(dhidden, dw, dy, compute(rows, n), hidden, w, rows);
+    });
 }
 
 }  // namespace
 
-void token_logprob(const Tensor& logp, const Tensor& lse, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax) {
+void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
+                   const Tensor& argmax, const Tensor& dlogits) {
     const std::int64_t V = w.dim(0);
     const std::int32_t* target = targets.data<std::int32_t>();
     cpu::fill(logp, 0.0);
-    cpu::fill(lse, 0.0);
     if (argmax.defined()) cpu::fill(argmax, -1);
-    with_accumulator(logp.dtype(), [&]<class A>() {
-        for_each_chunk(rows_with_target(targets), V, [&](const std::int64_t* rows, std::int64_t n) {
-            const Tensor scores = logits_of(gather(hidden, rows, n), w);
-            parallel_for(n, 4, [&](std::int64_t begin, std::int64_t end) {
-                for (std::int64_t i = begin; i < end; ++i) {
-                    const A* x = scores.data<A>() + i * V;
-                    const A l = log_sum_exp(x, V);
-                    lse.data<A>()[rows[i]] = l;
-                    logp.data<A>()[rows[i]] = x[target[rows[i]]] - l;
-                    if (argmax.defined())
-                        argmax.data<std::int32_t>()[rows[i]] =
-                            static_cast<std::int32_t>(std::max_element(x, x + V) - x);
-                }
+    const Rows all = rows_with_target(targets);
+    with_float(w.dtype(), [&]<class T>() {
+        using A = acc_t<T>;
+        for_each_chunk(all, V, [&](const std::int64_t* rows, std::int64_t n) {
+            const Tensor h = gather(hidden, rows, n);
+            const Tensor d = dlogits.defined() ? dlogits.rows(rows - all.data(), rows - all.data() + n) : Tensor();
+            const Tensor scores = logits_of(h, w, d);
+            for_each_row(n, [&](std::int64_t i) {
+                A* x = scores.data<A>() + i * V;
+                const std::int64_t t = rows[i];
+                const A score = x[target[t]];
+                if (argmax.defined())
+                    argmax.data<std::int32_t>()[t] = static_cast<std::int32_t>(std::find(x, x + V, largest(x, V)) - x);
+                logp.data<A>()[t] = score - (d.defined() ? target_less_softmax(d.data<T>() + i * V, x, V, target[t])
+                                                         : log_sum_exp(x, V));
             });
         });
     });
 }
 
 void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
-                            const Tensor& w, const Tensor& targets, const Tensor& lse, bool accumulate_hidden) {
+                            const Tensor& w, const Tensor& targets, bool accumulate_hidden, const Tensor& dlogits) {
     const std::int64_t V = w.dim(0);
     const std::int32_t* target = targets.data<std::int32_t>();
-    if (dhidden.defined() && !accumulate_hidden) cpu::fill(dhidden, 0.0);
-    with_accumulator(lse.dtype(), [&]<class A>() {
-        for_each_chunk(rows_with_target(targets), V, [&](const std::int64_t* rows, std::int64_t n) {
-            const Tensor h = gather(hidden, rows, n);
-            const Tensor d = logits_of(h, w);
-            parallel_for(n, 4, [&](std::int64_t begin, std::int64_t end) {
-                for (std::int64_t i = begin; i < end; ++i) {
-                    A* x = d.data<A>() + i * V;
-                    const A g = dlogp.data<A>()[rows[i]];
-                    const A l = lse.data<A>()[rows[i]];
-                    for (std::int64_t v = 0; v < V; ++v) x[v] = -g * fast_exp(x[v] - l);
-                    x[target[rows[i]]] += g;
-                }
+    with_float(w.dtype(), [&]<class T>() {
+        using A = acc_t<T>;
+        const auto compute = [&](const std::int64_t* rows, std::int64_t n) {
+            const Tensor d = Tensor::empty({n, V}, w.dtype());
+            const Tensor scores = logits_of(gather(hidden, rows, n), w, d);
+            for_each_row(n, [&](std::int64_t i) {
+                target_less_softmax(d.data<T>() + i * V, scores.data<A>() + i * V, V, target[rows[i]]);
             });
-            head_gradient(dhidden, dw, d, h, w, rows, n);
-        });
+            return d;
+        };
+        backward(dhidden, dw, dlogp, hidden, w, rows_with_target(targets), dlogits, accumulate_hidden, compute);
     });
 }
 
-void token_kl(const Tensor& kl, const Tensor& lse, const Tensor& lse_ref, const Tensor& hidden, const Tensor& w,
-              const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask) {
+namespace {
+
+/// Of n rows: divergences into kl, where that is defined, and the gradient by the logits into d, where that is.
+template <class T>
+void divergences(const Tensor& kl, const Tensor& d, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+                 const Tensor& w_ref, const std::int64_t* rows, std::int64_t n) {
+    using A = acc_t<T>;
+    const std::int64_t V = w.dim(0);
+    const Tensor scores = logits_of(gather(hidden, rows, n), w, d);
+    const Tensor reference = logits_of(gather(hidden_ref, rows, n), w_ref);
+    for_each_row(n, [&](std::int64_t i) {
+        const A s = divergence(d.data<T>() + i * V, scores.data<A>() + i * V, reference.data<A>() + i * V, V);
+        if (kl.defined()) kl.data<A>()[rows[i]] = s;
+    });
+}
+
+}  // namespace
+
+void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
+              const Tensor& mask, const Tensor& dlogits) {
     const std::int64_t V = w.dim(0);
     cpu::fill(kl, 0.0);
-    cpu::fill(lse, 0.0);
-    cpu::fill(lse_ref, 0.0);
-    with_accumulator(kl.dtype(), [&]<class A>() {
-        for_each_chunk(rows_in_mask(kl.numel(), mask), V, [&](const std::int64_t* rows, std::int64_t n) {
-            const Tensor scores = logits_of(gather(hidden, rows, n), w);
-            const Tensor reference = logits_of(gather(hidden_ref, rows, n), w_ref);
-            parallel_for(n, 4, [&](std::int64_t begin, std::int64_t end) {
-                for (std::int64_t i = begin; i < end; ++i) {
-                    const A* x = scores.data<A>() + i * V;
-                    const A* r = reference.data<A>() + i * V;
-                    const A l = log_sum_exp(x, V);
-                    const A l_ref = log_sum_exp(r, V);
-                    A s = 0;
-#pragma omp simd reduction(+ : s)
-                    for (std::int64_t v = 0; v < V; ++v) s += fast_exp(r[v] - l_ref) * ((r[v] - l_ref) - (x[v] - l));
-                    kl.data<A>()[rows[i]] = s;
-                    lse.data<A>()[rows[i]] = l;
-                    lse_ref.data<A>()[rows[i]] = l_ref;
-                }
-            });
+    const Rows all = rows_in_mask(kl.numel(), mask);
+    with_float(w.dtype(), [&]<class T>() {
+        for_each_chunk(all, V, [&](const std::int64_t* rows, std::int64_t n) {
+            const std::int64_t first = rows - all.data();
+            const Tensor d = dlogits.defined() ? dlogits.rows(first, first + n) : Tensor::empty({n, V}, w.dtype());
+            divergences<T>(kl, d, hidden, w, hidden_ref, w_ref, rows, n);
         });
     });
 }
 
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
-                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& lse,
-                       const Tensor& lse_ref, const Tensor& mask, bool accumulate_hidden) {
-    const std::int64_t V = w.dim(0);
-    if (dhidden.defined() && !accumulate_hidden) cpu::fill(dhidden, 0.0);
-    with_accumulator(lse.dtype(), [&]<class A>() {
-        for_each_chunk(rows_in_mask(dkl.numel(), mask), V, [&](const std::int64_t* rows, std::int64_t n) {
-            const Tensor h = gather(hidden, rows, n);
-            const Tensor d = logits_of(h, w);
-            const Tensor reference = logits_of(gather(hidden_ref, rows, n), w_ref);
-            parallel_for(n, 4, [&](std::int64_t begin, std::int64_t end) {
-                for (std::int64_t i = begin; i < end; ++i) {
-                    A* x = d.data<A>() + i * V;
-                    const A* r = reference.data<A>() + i * V;
-                    const A g = dkl.data<A>()[rows[i]];
-                    const A l = lse.data<A>()[rows[i]];
-                    const A l_ref = lse_ref.data<A>()[rows[i]];
-                    for (std::int64_t v = 0; v < V; ++v) x[v] = g * (fast_exp(x[v] - l) - fast_exp(r[v] - l_ref));
-                }
-            });
-            head_gradient(dhidden, dw, d, h, w, rows, n);
-        });
+                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
+                       bool accumulate_hidden, const Tensor& dlogits) {
+    with_float(w.dtype(), [&]<class T>() {
+        const auto compute = [&](const std::int64_t* rows, std::int64_t n) {
+            const Tensor d = Tensor::empty({n, w.dim(0)}, w.dtype());
+            divergences<T>({}, d, hidden, w, hidden_ref, w_ref, rows, n);
+            return d;
+        };
+        backward(dhidden, dw, dkl, hidden, w, rows_in_mask(dkl.numel(), mask), dlogits, accumulate_hidden, compute);
     });
 }
 

@@ -88,7 +88,7 @@ void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) {
         parallel_for(y.numel(), 8192, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t i = begin; i < end; ++i) {
                 const A a = static_cast<A>(g[i]);
-                out[i] = static_cast<T>(a / (A{1} + fast_exp(-a)) * static_cast<A>(u[i]));
+                out[i] = static_cast<T>(a * sigmoid(a) * static_cast<A>(u[i]));
             }
         });
     });
@@ -106,7 +106,7 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
         parallel_for(dy.numel(), 8192, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t i = begin; i < end; ++i) {
                 const A a = static_cast<A>(g[i]);
-                const A s = A{1} / (A{1} + fast_exp(-a));
+                const A s = sigmoid(a);
                 const A grad = static_cast<A>(d[i]);
                 const A to_gate = grad * static_cast<A>(u[i]) * s * (A{1} + a * (A{1} - s));
                 const A to_up = grad * a * s;

@@ -1,11 +1,22 @@
-// Small dense tiles of one thread, kept in the accumulator's type: loads that convert and pad with zeros, and the
-// product of two tiles. The products of attention are too small for a call into a GEMM library.
+// Small dense tiles of one thread: loads that pad with zeros, and the product of two tiles, in f32 or f64, or in bf16
+// with sums in f32. The products of attention are too small for a call into a GEMM library.
+//
+// bf16 is multiplied in pairs: two numbers that follow each other along the summed dimension share one 32-bit element,
+// and a product adds both of their products to a sum. That is what the processor's instruction takes (vdpbf16ps), and
+// where it lacks one, two multiply-adds do the same.
 #pragma once
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
+
+#include "tensor/dtype.h"
 
 namespace uipe::tensor::cpu {
 
@@ -15,7 +26,10 @@ inline constexpr int vector_bytes = 64;
 inline constexpr int vector_bytes = 32;
 #endif
 
-template <class A>
+/// Two bf16 numbers, the first in the low half.
+using Pair = std::uint32_t;
+
+template <class E>
 struct VectorOf;
 template <>
 struct VectorOf<float> {
@@ -25,101 +39,222 @@ template <>
 struct VectorOf<double> {
     using type [[gnu::vector_size(vector_bytes), gnu::may_alias]] = double;
 };
+template <>
+struct VectorOf<Pair> {
+    using type [[gnu::vector_size(vector_bytes), gnu::may_alias]] = Pair;
+};
+
+/// What a product multiplies for tensors of T, and how many numbers of T one element holds.
+template <class T>
+struct ElementOf {
+    using type = T;
+    static constexpr std::int64_t numbers = 1;
+};
+template <>
+struct ElementOf<bf16> {
+    using type = Pair;
+    static constexpr std::int64_t numbers = 2;
+};
+template <class T>
+using element_t = typename ElementOf<T>::type;
+template <class T>
+inline constexpr std::int64_t numbers = ElementOf<T>::numbers;
 
 /// Elements of one vector register. Rows of tiles are padded to a multiple of it.
-template <class A>
-inline constexpr std::int64_t lanes = vector_bytes / static_cast<int>(sizeof(A));
+template <class E>
+inline constexpr std::int64_t lanes = vector_bytes / static_cast<int>(sizeof(E));
 
 /// Rows that a product takes at a time, two vectors of sums each: as many as the registers hold (32 with AVX-512, else
 /// 16). The left operand is padded to a multiple of it.
 inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
+constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 
 /// rows x stride elements, zero at first, each row aligned for vectors.
-template <class A>
+template <class E>
 class Tile {
 public:
     Tile(std::int64_t rows, std::int64_t columns)
-        : stride_(round_up(columns, lanes<A>)), data_(new (std::align_val_t{64}) A[size(rows)]()) {}
+        : stride_(round_up(columns, lanes<E>)), data_(new (std::align_val_t{64}) E[size(rows)]()) {}
 
-    A* row(std::int64_t i) { return data_.get() + i * stride_; }
-    const A* row(std::int64_t i) const { return data_.get() + i * stride_; }
+    E* row(std::int64_t i) { return data_.get() + i * stride_; }
+    const E* row(std::int64_t i) const { return data_.get() + i * stride_; }
     std::int64_t stride() const { return stride_; }
-    void zero(std::int64_t rows) { std::fill_n(data_.get(), size(rows), A{0}); }
+    void zero(std::int64_t rows) { std::fill_n(data_.get(), size(rows), E{0}); }
 
 private:
     struct Delete {
-        void operator()(A* p) const { ::operator delete[](p, std::align_val_t{64}); }
+        void operator()(E* p) const { ::operator delete[](p, std::align_val_t{64}); }
     };
     std::size_t size(std::int64_t rows) const { return static_cast<std::size_t>(rows * stride_); }
 
     std::int64_t stride_;
-    std::unique_ptr<A[], Delete> data_;
+    std::unique_ptr<E[], Delete> data_;
 };
 
-/// tile[i][d] = scale * x[i * step + d] for n rows of D elements; zero rows up to the next multiple of row_block.
-template <class T, class A>
-void load_rows(Tile<A>& tile, const T* x, std::int64_t step, std::int64_t n, std::int64_t D, A scale = 1) {
-    for (std::int64_t i = 0; i < n; ++i)
-        for (std::int64_t d = 0; d < D; ++d) tile.row(i)[d] = scale * static_cast<A>(x[i * step + d]);
-    for (std::int64_t i = n; i < round_up(n, row_block); ++i) std::fill_n(tile.row(i), D, A{0});
+/// The numbers x[0], …, x[numbers - 1], `step` apart, as one element; those from `n` on are zero.
+template <class T>
+inline element_t<T> element(const T* x, std::int64_t step, std::int64_t n) {
+    if constexpr (numbers<T> == 1)
+        return *x;
+    else
+        return x[0].bits | (n > 1 ? Pair{x[step].bits} << 16 : Pair{0});
 }
 
-/// tile[d][i] = scale * x[i * step + d] for n rows of D elements; zero columns up to the next multiple of lanes.
-template <class T, class A>
-void load_columns(Tile<A>& tile, const T* x, std::int64_t step, std::int64_t n, std::int64_t D, A scale = 1) {
-    // Row by row of x: rows are often a power of two apart, and walking down them would evict each from the cache.
+/// tile[i][e] = elements along row i of x[n,D], rows `step` apart: a left operand, or scores' gradients. Zero rows
+/// follow up to the next multiple of row_block.
+template <class T>
+void load_left(Tile<element_t<T>>& tile, std::int64_t at, const T* x, std::int64_t step, std::int64_t n,
+               std::int64_t D) {
+    for (std::int64_t i = 0; i < n; ++i) {
+        auto* row = tile.row(at + i);
+        for (std::int64_t e = 0; e < D / numbers<T>; ++e)
+            row[e] = element(x + i * step + e * numbers<T>, 1, numbers<T>);
+        if (D % numbers<T> != 0) row[D / numbers<T>] = element(x + i * step + D - 1, 1, 1);
+    }
+    for (std::int64_t i = n; i < round_up(n, row_block); ++i)
+        std::fill_n(tile.row(at + i), ceil_div(D, numbers<T>), element_t<T>{0});
+}
+
+/// tile[e][d] = elements down the columns of x[n,D]: a right operand whose sum runs over the rows of x.
+template <class T>
+void load_right(Tile<element_t<T>>& tile, std::int64_t at, const T* x, std::int64_t step, std::int64_t n,
+                std::int64_t D) {
+    for (std::int64_t i = 0; i < n; i += numbers<T>) {
+        auto* row = tile.row(at + i / numbers<T>);
+        if (n - i >= numbers<T>)
+            for (std::int64_t d = 0; d < D; ++d) row[d] = element(x + i * step + d, step, numbers<T>);
+        else
+            for (std::int64_t d = 0; d < D; ++d) row[d] = element(x + i * step + d, step, 1);
+    }
+}
+
+/// y[j][i] = x[i][j] for four rows and four elements of 32 bits, whose rows may start anywhere.
+template <class E>
+inline void transpose_block(E* y, std::int64_t y_step, const void* const (&x)[4]) {
+    using Four [[gnu::vector_size(16)]] = E;
+    Four r[4];
+    for (int i = 0; i < 4; ++i) std::memcpy(&r[i], x[i], sizeof(Four));
+    const Four a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
+    const Four b = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+    const Four c = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+    const Four d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+    const Four columns[] = {__builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+                            __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+    for (int j = 0; j < 4; ++j) std::memcpy(y + j * y_step, &columns[j], sizeof(Four));
+}
+
+/// tile[e][i] = elements along row i of x[n,D]: a right operand whose sum runs over the columns of x. Zero columns
+/// follow up to the next multiple of lanes.
+template <class T>
+void load_right_transposed(Tile<element_t<T>>& tile, const T* x, std::int64_t step, std::int64_t n, std::int64_t D) {
+    using E = element_t<T>;
+    const std::int64_t rows = ceil_div(D, numbers<T>);
+    const std::int64_t whole_e = sizeof(E) == 4 ? D / numbers<T> / 4 * 4 : 0;
+    const std::int64_t whole_n = n / 4 * 4;
+    if constexpr (sizeof(E) == 4)
+        for (std::int64_t i = 0; i < whole_n; i += 4)
+            for (std::int64_t e = 0; e < whole_e; e += 4) {
+                const T* from = x + i * step + e * numbers<T>;
+                transpose_block(tile.row(e) + i, tile.stride(), {from, from + step, from + 2 * step, from + 3 * step});
+            }
     for (std::int64_t i = 0; i < n; ++i)
-        for (std::int64_t d = 0; d < D; ++d) tile.row(d)[i] = scale * static_cast<A>(x[i * step + d]);
-    for (std::int64_t d = 0; d < D; ++d) std::fill(tile.row(d) + n, tile.row(d) + round_up(n, lanes<A>), A{0});
+        for (std::int64_t e = i < whole_n ? whole_e : 0; e < rows; ++e)
+            tile.row(e)[i] = element(x + i * step + e * numbers<T>, 1, D - e * numbers<T>);
+    for (std::int64_t e = 0; e < rows; ++e) std::fill(tile.row(e) + n, tile.row(e) + round_up(n, lanes<E>), E{0});
 }
 
 /// The left operand of a product: element (i, l) is at data[i * row + l * column], so a transpose costs nothing.
-template <class A>
+template <class E>
 struct Left {
-    const A* data;
+    const E* data;
     std::int64_t row, column;
 };
-template <class A>
-Left<A> plain(const Tile<A>& tile) {
-    return {tile.row(0), tile.stride(), 1};
+template <class E>
+Left<E> plain(const Tile<E>& tile, std::int64_t from = 0) {
+    return {tile.row(from), tile.stride(), 1};
 }
-template <class A>
-Left<A> transposed(const Tile<A>& tile) {
+template <class E>
+Left<E> transposed(const Tile<E>& tile) {
     return {tile.row(0), 1, tile.stride()};
 }
 
-/// Rows [i, i + row_block) and `vectors` vectors of columns from j of the product below, in registers.
-template <int vectors, bool accumulate, class A>
-inline void block_product(Tile<A>& y, const Left<A>& a, const Tile<A>& b, std::int64_t i, std::int64_t j,
-                          std::int64_t k) {
-    using Vector = typename VectorOf<A>::type;
-    Vector sum[row_block][vectors];
-    for (int r = 0; r < row_block; ++r)
-        for (int c = 0; c < vectors; ++c)
-            sum[r][c] = accumulate ? reinterpret_cast<const Vector*>(y.row(i + r) + j)[c] : Vector{};
-    const A* left = a.data + i * a.row;
-    for (std::int64_t l = 0; l < k; ++l, left += a.column) {
-        const auto* right = reinterpret_cast<const Vector*>(b.row(l) + j);
-        for (int r = 0; r < row_block; ++r)
-            for (int c = 0; c < vectors; ++c) sum[r][c] += left[r * a.row] * right[c];
-    }
-    for (int r = 0; r < row_block; ++r)
-        for (int c = 0; c < vectors; ++c) reinterpret_cast<Vector*>(y.row(i + r) + j)[c] = sum[r][c];
+/// sum += left * right, one element against a vector of them.
+template <class V>
+inline void multiply_add(V& sum, float left, const V& right) {
+    sum += left * right;
+}
+template <class V>
+inline void multiply_add(V& sum, double left, const V& right) {
+    sum += left * right;
+}
+inline void multiply_add(VectorOf<float>::type& sum, Pair left, const VectorOf<Pair>::type& right) {
+#if defined(__AVX512BF16__)
+    const __m512i pairs = _mm512_set1_epi32(static_cast<int>(left));
+    sum = _mm512_dpbf16_ps(sum, (__m512bh)pairs, (__m512bh)right);
+#else
+    using Floats = VectorOf<float>::type;
+    constexpr Pair high = 0xFFFF0000U;
+    sum += std::bit_cast<float>(left << 16) * std::bit_cast<Floats>(right << 16);
+    sum += std::bit_cast<float>(left & high) * std::bit_cast<Floats>(right & high);
+#endif
 }
 
-/// y[m,n] (+)= a[m,k] b[k,n], each sum in order of k. m is rounded up to row_block and n to lanes: the tiles have room.
-template <bool accumulate, class A>
-void tile_product(Tile<A>& y, const Left<A>& a, const Tile<A>& b, std::int64_t m, std::int64_t n, std::int64_t k) {
+/// Rows [i, i + row_block) and `vectors` vectors of columns from j of the product below, in registers.
+template <int vectors, bool accumulate, class A, class E>
+inline void block_product(A* y, std::int64_t step, const Left<E>& a, const E* b, std::int64_t b_step, std::int64_t k) {
+    using Sums = typename VectorOf<A>::type;
+    using Elements = typename VectorOf<E>::type;
+    Sums sum[row_block][vectors];
+    for (int r = 0; r < row_block; ++r)
+        for (int c = 0; c < vectors; ++c)
+            sum[r][c] = accumulate ? reinterpret_cast<const Sums*>(y + r * step)[c] : Sums{};
+    const E* left = a.data;
+    for (std::int64_t l = 0; l < k; ++l, left += a.column, b += b_step) {
+        const auto* right = reinterpret_cast<const Elements*>(b);
+        for (int r = 0; r < row_block; ++r)
+            for (int c = 0; c < vectors; ++c) multiply_add(sum[r][c], left[r * a.row], right[c]);
+    }
+    for (int r = 0; r < row_block; ++r)
+        for (int c = 0; c < vectors; ++c) reinterpret_cast<Sums*>(y + r * step)[c] = sum[r][c];
+}
+
+/// y[m,n] from row `y_row` (+)= a[m,k] b[k,n] from row `b_row`, k in elements, each sum in order of k. m is rounded up
+/// to row_block and n to lanes: the tiles have room.
+template <bool accumulate, class A, class E>
+void tile_product(Tile<A>& y, std::int64_t y_row, const Left<E>& a, const Tile<E>& b, std::int64_t b_row,
+                  std::int64_t m, std::int64_t n, std::int64_t k) {
     constexpr std::int64_t step = lanes<A>;
     for (std::int64_t j = 0; j < n; j += 2 * step)
         for (std::int64_t i = 0; i < m; i += row_block) {
+            const Left<E> rows{a.data + i * a.row, a.row, a.column};
             if (j + step < n)
-                block_product<2, accumulate>(y, a, b, i, j, k);
+                block_product<2, accumulate>(y.row(y_row + i) + j, y.stride(), rows, b.row(b_row) + j, b.stride(), k);
             else
-                block_product<1, accumulate>(y, a, b, i, j, k);
+                block_product<1, accumulate>(y.row(y_row + i) + j, y.stride(), rows, b.row(b_row) + j, b.stride(), k);
         }
+}
+
+/// f32 sums as operands of a bf16 product: y[e][i] = elements down the columns of x[n,columns]. Without pairs, x itself
+/// is that.
+inline void pair_rows(Tile<Pair>& y, const Tile<float>& x, std::int64_t n, std::int64_t columns) {
+    for (std::int64_t j = 0; j + 1 < n; j += 2) {
+        const float* low = x.row(j);
+        const float* high = x.row(j + 1);
+        Pair* out = y.row(j / 2);
+        for (std::int64_t i = 0; i < columns; ++i) out[i] = bf16(low[i]).bits | Pair{bf16(high[i]).bits} << 16;
+    }
+    if (n % 2 != 0)
+        for (std::int64_t i = 0; i < columns; ++i) y.row(n / 2)[i] = bf16(x.row(n - 1)[i]).bits;
+}
+
+/// The same along the rows: y[j][e] = elements of row j.
+inline void pair_columns(Tile<Pair>& y, const Tile<float>& x, std::int64_t n, std::int64_t columns) {
+    for (std::int64_t j = 0; j < n; ++j) {
+        auto* out = reinterpret_cast<bf16*>(y.row(j));
+        for (std::int64_t i = 0; i < columns; ++i) out[i] = x.row(j)[i];
+    }
 }
 
 }  // namespace uipe::tensor::cpu

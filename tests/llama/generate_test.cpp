@@ -125,6 +125,74 @@ TEST_F(Generate, OnTokenSeesEveryNewToken) {
     EXPECT_EQ(generate(model, prompts, options), seen);
 }
 
+TEST_F(Generate, RowsThatJoinLateGetTheTextTheyGetAlone) {
+    Config config = few_tokens();
+    config.eos_token_ids = {2};
+    for (const DType dtype : {DType::f64, DType::f32}) {
+        const Llama model = lively_model(config, dtype);
+        const std::vector<Ids> prompts = prompts_of(config, {2, 9, 2, 5, 17, 3, 4, 12, 30, 7, 2, 21, 6});
+        GenerateOptions options{.max_new_tokens = 30, .max_length = 40};
+        std::vector<Ids> expected;
+        for (const Ids& prompt : prompts) expected.push_back(generate(model, {&prompt, 1}, options).front());
+        for (const std::int64_t batch_size : {2, 3, 5, 8, 13}) {
+            options.batch_size = batch_size;
+            EXPECT_EQ(generate(model, prompts, options), expected) << name_of(dtype) << ", batch " << batch_size;
+        }
+    }
+}
+
+TEST_F(Generate, APromptThatWaitsTakesTheFirstFreePlace) {
+    const Llama model = lively_model(small_config(), DType::f32);
+    const std::vector<Ids> prompts = prompts_of(model.config(), {4, 18, 4});
+    std::vector<std::size_t> order;
+    GenerateOptions options{.max_new_tokens = 16, .max_length = 20, .batch_size = 2, .stop_at_eos = false};
+    options.on_token = [&](std::size_t prompt, std::int32_t) { order.push_back(prompt); };
+    const std::vector<Ids> ids = generate(model, prompts, options);
+    EXPECT_EQ(ids[0].size(), 16U);
+    EXPECT_EQ(ids[1].size(), 2U) << "the second ends soon";
+    EXPECT_EQ(ids[2].size(), 16U);
+    const auto third = std::find(order.begin(), order.end(), 2U);
+    EXPECT_EQ(third - order.begin(), 4) << "the third starts when the second has ended";
+    EXPECT_EQ(order.back(), 2U);
+}
+
+TEST_F(Generate, ReportsProgress) {
+    Config config = few_tokens();
+    config.eos_token_ids = {2};
+    const Llama model = lively_model(config, DType::f64);
+    const std::vector<Ids> prompts = prompts_of(config, unequal);
+    std::vector<std::size_t> ended;
+    GenerateOptions options{.max_new_tokens = 12, .batch_size = 3};
+    options.progress = [&](std::size_t n, std::size_t total) {
+        ended.push_back(n);
+        EXPECT_EQ(total, prompts.size());
+    };
+    generate(model, prompts, options);
+    EXPECT_GT(ended.size(), 2U);
+    EXPECT_TRUE(std::is_sorted(ended.begin(), ended.end()));
+    EXPECT_EQ(ended.back(), prompts.size());
+}
+
+TEST_F(Generate, TiesGoToTheLowerId) {
+    Config config = small_config();
+    config.vocab_size = 3000;  // more than the blocks in which the likeliest is sought
+    StateDict weights = lively_weights(config, DType::f32);
+    const Tensor head = weights.at("lm_head.weight");
+    const Llama model(config, weights);
+    const std::vector<Ids> prompt = prompts_of(config, {5});
+    const auto first = [&] {
+        return generate(model, prompt, {.max_new_tokens = 1, .stop_at_eos = false}).front().front();
+    };
+    const auto set = [&](std::int32_t id, const Tensor& row) { tensor::copy(head.rows(id, id + 1), row); };
+    const std::int32_t before = first();
+    const Tensor best = head.rows(before, before + 1).clone();
+    set(before, Tensor::zeros(best.shape(), DType::f32));
+    for (const std::int32_t lower : {2500, 2048, 2047, 1024, 1023, 1, 0}) {
+        set(lower, best);
+        EXPECT_EQ(first(), lower);
+    }
+}
+
 TEST_F(Generate, Limits) {
     const Llama model = lively_model(small_config(), DType::f32);  // 64 positions
     const std::vector<Ids> prompts = prompts_of(model.config(), {5, 60, 64});

@@ -132,14 +132,38 @@ TEST(Attention, DecodingFromACacheEqualsTheWhole) {
 
     cache.slots = ints({0, 2});  // another order than before
     cache.lengths = ints({3, 4});
-    const Tensor next = layer.decode(Variable(pick({7, 3})), ints({2, 3}), cache).value();
+    const Tensor next = layer(Variable(pick({7, 3})), {ints({2, 3}), {}}, &cache).value();
     EXPECT_LE(apart(next.rows(0, 1), whole.rows(7, 8)), 1e-14);
     EXPECT_LE(apart(next.rows(1, 2), whole.rows(3, 4)), 1e-14);
 
     cache.slots = ints({2});  // the other row has left
     cache.lengths = ints({5});
-    const Tensor last = layer.decode(Variable(pick({4})), ints({4}), cache).value();
+    const Tensor last = layer(Variable(pick({4})), {ints({4}), {}}, &cache).value();
     EXPECT_LE(apart(last, whole.rows(4, 5)), 1e-14);
+}
+
+TEST(Attention, SharedRowsEqualWholeSequences) {
+    const Attention layer = Weights().layer();
+    const Tensor x = normal({9, C}, 5);  // rows 0 to 5 are one sequence; 0, 1, 6, 7 another; 0, 1, 6, 8 the third
+    const Packing shared{ints({0, 1, 2, 3, 4, 5, 2, 3, 3}), packed({6, 2, 1}),
+                         ints({0, 1, 2, 3, 4, 5, 0, 1, 6, 7, 0, 1, 6, 8}), packed({6, 4, 4})};
+    EXPECT_THROW(layer(Variable(x), shared), Error) << "it has no gradient";
+    const autograd::NoGrad guard;
+    const Tensor y = layer(Variable(x), shared).value();
+    const auto alone = [&](const std::vector<std::int64_t>& rows) {
+        const auto n = static_cast<std::int64_t>(rows.size());
+        const Tensor part = Tensor::empty({n, C}, tensor::DType::f64);
+        std::vector<std::int32_t> positions;
+        for (std::int64_t i = 0; i < n; ++i) {
+            const std::int64_t t = rows[static_cast<std::size_t>(i)];
+            tensor::copy(part.rows(i, i + 1), x.rows(t, t + 1));
+            positions.push_back(static_cast<std::int32_t>(i));
+        }
+        return layer(Variable(part), {Tensor::from(positions), packed({static_cast<std::int32_t>(n)})}).value();
+    };
+    EXPECT_LE(apart(y.rows(0, 6), alone({0, 1, 2, 3, 4, 5})), 1e-14);
+    EXPECT_LE(apart(y.rows(6, 8), alone({0, 1, 6, 7}).rows(2, 4)), 1e-14);
+    EXPECT_LE(apart(y.rows(8, 9), alone({0, 1, 6, 8}).rows(3, 4)), 1e-14);
 }
 
 TEST(Attention, Names) {

@@ -8,8 +8,9 @@ namespace uipe::tensor::test {
 namespace {
 
 struct Layout {
-    std::vector<std::int32_t> lengths;
+    std::vector<std::int32_t> lengths;  // keys of each sequence
     std::int64_t H, K, D;
+    std::vector<std::int32_t> queries = {};  // of each sequence, for its last keys; empty: as many as keys
 };
 
 const std::vector<Layout>& layouts() {
@@ -20,33 +21,50 @@ const std::vector<Layout>& layouts() {
     return all;
 }
 
+/// Sequences whose first keys have no query: one query, all, none, and tiles that start and end anywhere.
+const std::vector<Layout>& layouts_behind_a_prefix() {
+    static const std::vector<Layout> all{
+        {{1, 9}, 1, 1, 2, {1, 1}},
+        {{7, 5, 33}, 4, 2, 6, {7, 1, 0}},
+        {{65, 64, 130, 31}, 6, 3, 10, {33, 32, 64, 30}},
+        {{200, 0, 150, 97}, 2, 1, 16, {1, 0, 87, 96}},
+        {{129, 128}, 3, 3, 18, {65, 127}},
+    };
+    return all;
+}
+
 std::string name(const Layout& s) {
     std::string text = cat("H ", s.H, " K ", s.K, " D ", s.D, " lengths");
     for (const std::int32_t n : s.lengths) text += cat(" ", n);
+    if (!s.queries.empty()) text += " queries";
+    for (const std::int32_t n : s.queries) text += cat(" ", n);
     return text;
 }
 
 /// Inputs of one setup, with the gradient of the output.
 struct Inputs {
-    std::int64_t T, H, K, D;
-    Tensor cu, q, k, v, dout;
+    std::int64_t T, S, H, K, D;
+    Tensor cu, cu_keys, q, k, v, dout;
 
-    Inputs(const Layout& s, DType dtype) : H(s.H), K(s.K), D(s.D), cu(packed(s.lengths)) {
+    Inputs(const Layout& s, DType dtype)
+        : H(s.H), K(s.K), D(s.D), cu(packed(s.queries.empty() ? s.lengths : s.queries)), cu_keys(packed(s.lengths)) {
         T = cu.to_vector<std::int32_t>().back();
+        S = cu_keys.to_vector<std::int32_t>().back();
         q = normal({T, H * D}, dtype);
-        k = normal({T, K * D}, dtype);
-        v = normal({T, K * D}, dtype);
+        k = normal({S, K * D}, dtype);
+        v = normal({S, K * D}, dtype);
         dout = normal({T, H * D}, dtype);
     }
 };
 
-/// Calls body(i, h, from): query row i of head h sees the keys of rows from … i.
+/// Calls body(i, h, from, last): query row i of head h sees the keys of rows from … last.
 template <class Body>
 void for_each_query(const Inputs& in, const Body& body) {
     const auto cu = in.cu.to_vector<std::int32_t>();
+    const auto keys = in.cu_keys.to_vector<std::int32_t>();
     for (std::size_t b = 0; b + 1 < cu.size(); ++b)
         for (std::int64_t i = cu[b]; i < cu[b + 1]; ++i)
-            for (std::int64_t h = 0; h < in.H; ++h) body(i, h, std::int64_t{cu[b]});
+            for (std::int64_t h = 0; h < in.H; ++h) body(i, h, std::int64_t{keys[b]}, keys[b + 1] - (cu[b + 1] - i));
 }
 
 /// A product of two heads, and the sum of its terms' absolute values.
@@ -65,10 +83,10 @@ struct Scores {
 };
 
 Scores scores_of(const Inputs& in, const std::vector<double>& q, const std::vector<double>& k, std::int64_t i,
-                 std::int64_t h, std::int64_t from) {
+                 std::int64_t h, std::int64_t from, std::int64_t last) {
     Scores out;
     const double scale = 1.0 / std::sqrt(static_cast<double>(in.D));
-    for (std::int64_t j = from; j <= i; ++j) {
+    for (std::int64_t j = from; j <= last; ++j) {
         const Want w = dot(q, (i * in.H + h) * in.D, k, (j * in.K + h / (in.H / in.K)) * in.D, in.D);
         out.s.push_back(scale * w.value);
         out.spread = std::max(out.spread, scale * w.terms);
@@ -85,15 +103,15 @@ Forward reference_forward(const Inputs& in) {
     const auto k = values(in.k);
     const auto v = values(in.v);
     Forward r{std::vector<Want>(q.size()), std::vector<Want>(static_cast<std::size_t>(in.T * in.H))};
-    for_each_query(in, [&](std::int64_t i, std::int64_t h, std::int64_t from) {
-        const Scores scores = scores_of(in, q, k, i, h, from);
+    for_each_query(in, [&](std::int64_t i, std::int64_t h, std::int64_t from, std::int64_t last) {
+        const Scores scores = scores_of(in, q, k, i, h, from, last);
         double total = 0.0;
         for (const double s : scores.s) total += std::exp(s);
         const double lse = std::log(total);
         r.lse[static_cast<std::size_t>(i * in.H + h)] = {lse, scores.spread + std::abs(lse)};
         for (std::int64_t d = 0; d < in.D; ++d) {
             Want& w = r.out[static_cast<std::size_t>((i * in.H + h) * in.D + d)];
-            for (std::int64_t j = from; j <= i; ++j)
+            for (std::int64_t j = from; j <= last; ++j)
                 w.add(std::exp(scores.s[static_cast<std::size_t>(j - from)] - lse) *
                       v[static_cast<std::size_t>((j * in.K + h / (in.H / in.K)) * in.D + d)]);
             w.terms *= scores.spread;
@@ -103,8 +121,12 @@ Forward reference_forward(const Inputs& in) {
 }
 
 /// Roundings of a weighted sum over one sequence: the score (D + 3), twice (its own and the normaliser's), exp (2 ulp,
-/// that is 4 roundings, twice), the sums over keys.
-double roundings(const Inputs& in) { return static_cast<double>(2 * (in.D + 3) + 8 + 2 * in.T + 8); }
+/// that is 4 roundings, twice), the sums over keys. In bf16 the weights are rounded once more, to bf16.
+double roundings(const Inputs& in) {
+    const DType dtype = in.q.dtype();
+    const double weights = dtype == DType::bf16 ? unit(dtype) / unit(accumulator_of(dtype)) : 0.0;
+    return static_cast<double>(2 * (in.D + 3) + 8 + 2 * in.S + 8) + weights;
+}
 
 struct Gradients {
     std::vector<Want> dq, dk, dv;
@@ -120,13 +142,13 @@ Gradients reference_backward(const Inputs& in, const Tensor& out_tensor, const T
     const auto lse = values(lse_tensor);
     const double scale = 1.0 / std::sqrt(static_cast<double>(in.D));
     Gradients r{std::vector<Want>(q.size()), std::vector<Want>(k.size()), std::vector<Want>(v.size())};
-    for_each_query(in, [&](std::int64_t i, std::int64_t h, std::int64_t from) {
+    for_each_query(in, [&](std::int64_t i, std::int64_t h, std::int64_t from, std::int64_t last) {
         const std::int64_t row = (i * in.H + h) * in.D;
-        const Scores scores = scores_of(in, q, k, i, h, from);
+        const Scores scores = scores_of(in, q, k, i, h, from, last);
         const Want delta = dot(dout, row, out, row, in.D);
         const double l = lse[static_cast<std::size_t>(i * in.H + h)];
         const double spread = scores.spread + std::abs(l);
-        for (std::int64_t j = from; j <= i; ++j) {
+        for (std::int64_t j = from; j <= last; ++j) {
             const std::int64_t key = (j * in.K + h / (in.H / in.K)) * in.D;
             const double p = std::exp(scores.s[static_cast<std::size_t>(j - from)] - l);
             const Want dp = dot(dout, row, v, key, in.D);
@@ -147,19 +169,38 @@ Gradients reference_backward(const Inputs& in, const Tensor& out_tensor, const T
     return r;
 }
 
-class Attention : public EachType {};
-UIPE_EACH_FLOAT_TYPE(Attention);
-
-TEST_P(Attention, ForwardIsTheCausalSoftmaxOfEachSequenceForEveryShape) {
-    for (const Layout& s : layouts()) {
+void expect_forward(const std::vector<Layout>& all, DType dtype) {
+    for (const Layout& s : all) {
         SCOPED_TRACE(name(s));
-        const Inputs in(s, GetParam());
-        const Tensor out = poisoned(in.q.shape(), GetParam());
-        const Tensor lse = poisoned({in.T, in.H}, accumulator_of(GetParam()));
-        attention(out, lse, in.q, in.k, in.v, in.cu, in.D);
+        const Inputs in(s, dtype);
+        const Tensor out = poisoned(in.q.shape(), dtype);
+        const Tensor lse = poisoned({in.T, in.H}, accumulator_of(dtype));
+        attention(out, lse, in.q, in.k, in.v, in.cu, in.cu_keys, in.D);
         const Forward want = reference_forward(in);
         expect_near(out, want.out, roundings(in), "out");
         expect_near(lse, want.lse, roundings(in), "lse");
+    }
+}
+
+class Attention : public EachType {};
+UIPE_EACH_FLOAT_TYPE(Attention);
+
+TEST_P(Attention, ForwardIsTheCausalSoftmaxOfEachSequenceForEveryShape) { expect_forward(layouts(), GetParam()); }
+
+TEST_P(Attention, ForwardOfTheLastQueriesSeesTheKeysBeforeThem) {
+    expect_forward(layouts_behind_a_prefix(), GetParam());
+}
+
+TEST_P(Attention, TheLastQueriesGetTheBitsOfTheWholeSequence) {
+    const Inputs in({{150, 70}, 4, 2, 10}, GetParam());
+    const Tensor out = poisoned(in.q.shape(), GetParam());
+    attention(out, poisoned({in.T, in.H}, accumulator_of(GetParam())), in.q, in.k, in.v, in.cu, in.cu, in.D);
+    for (const std::int32_t n : {1, 31, 32, 33, 100, 149}) {
+        const Tensor last = poisoned({n, in.H * in.D}, GetParam());
+        const Tensor lse = poisoned({n, in.H}, accumulator_of(GetParam()));
+        attention(last, lse, in.q.rows(150 - n, 150), in.k.rows(0, 150), in.v.rows(0, 150), packed({n}), packed({150}),
+                  in.D);
+        EXPECT_TRUE(same_bits(last, out.rows(150 - n, 150))) << n << " queries";
     }
 }
 
@@ -170,7 +211,7 @@ TEST_P(Attention, BackwardIsTheGradientFormulaOverwritingOrAddingToEachOutput) {
             const Inputs in(s, GetParam());
             const Tensor out = poisoned(in.q.shape(), GetParam());
             const Tensor lse = poisoned({in.T, in.H}, accumulator_of(GetParam()));
-            attention(out, lse, in.q, in.k, in.v, in.cu, in.D);
+            attention(out, lse, in.q, in.k, in.v, in.cu, in.cu_keys, in.D);
             const bool to_q = (flags & 1) != 0;
             const bool to_k = (flags & 2) != 0;
             const bool to_v = (flags & 4) != 0;
@@ -203,7 +244,7 @@ TEST_P(Attention, HugeScoresNeitherOverflowNorLoseTheWinner) {
     const Tensor out = poisoned({T, D}, GetParam());
     const Tensor lse = poisoned({T, 1}, accumulator_of(GetParam()));
     attention(out, lse, from_doubles(q, {T, D}, GetParam()), from_doubles(k, {T, D}, GetParam()), v,
-              packed({static_cast<std::int32_t>(T)}), D);
+              packed({static_cast<std::int32_t>(T)}), packed({static_cast<std::int32_t>(T)}), D);
     const auto got = values(out);
     const auto value = values(v);
     for (std::int64_t t = 3; t < T; ++t) {
@@ -219,7 +260,7 @@ TEST_P(Attention, AChangedTokenChangesNothingBeforeItNorInOtherSequences) {
     const Inputs in(s, GetParam());
     auto run = [&](const Tensor& k, const Tensor& v) {
         const Tensor out = poisoned(in.q.shape(), GetParam());
-        attention(out, poisoned({in.T, in.H}, accumulator_of(GetParam())), in.q, k, v, in.cu, in.D);
+        attention(out, poisoned({in.T, in.H}, accumulator_of(GetParam())), in.q, k, v, in.cu, in.cu_keys, in.D);
         return out;
     };
     const Tensor before = run(in.k, in.v);
@@ -241,7 +282,7 @@ TEST_P(Attention, ForwardAndBackwardGiveTheSameBitsForAnyThreads) {
         const Tensor dq = poisoned(in.q.shape(), GetParam());
         const Tensor dk = poisoned(in.k.shape(), GetParam());
         const Tensor dv = poisoned(in.v.shape(), GetParam());
-        attention(out, lse, in.q, in.k, in.v, in.cu, in.D);
+        attention(out, lse, in.q, in.k, in.v, in.cu, in.cu_keys, in.D);
         attention_backward(dq, dk, dv, in.dout, in.q, in.k, in.v, out, lse, in.cu, in.D, false, false, false);
         return std::vector<Tensor>{out, lse, dq, dk, dv};
     });
@@ -302,7 +343,7 @@ TEST_P(AttentionDecode, EqualsTheFormulaForEveryLengthOutOfOrderSlotsAndGroups) 
 TEST_P(AttentionDecode, AgreesWithTheLastRowOfAttentionThroughTheCache) {
     const Inputs in({{45}, 4, 2, 16}, GetParam());
     const Tensor out = poisoned(in.q.shape(), GetParam());
-    attention(out, poisoned({in.T, in.H}, accumulator_of(GetParam())), in.q, in.k, in.v, in.cu, in.D);
+    attention(out, poisoned({in.T, in.H}, accumulator_of(GetParam())), in.q, in.k, in.v, in.cu, in.cu_keys, in.D);
     const Tensor cache_k = poisoned({3, 50, in.K * in.D}, GetParam());
     const Tensor cache_v = poisoned({3, 50, in.K * in.D}, GetParam());
     std::vector<std::int32_t> position(static_cast<std::size_t>(in.T));
@@ -349,7 +390,7 @@ TEST(Attention, RefusesWhatDoesNotFitNamingTheOp) {
     const Tensor lse = poisoned({4, 3}, DType::f32);
     auto message = [&](const Tensor& cu, std::int64_t D) -> std::string {
         try {
-            attention(poisoned({4, 12}, DType::f32), lse, q, k, k, cu, D);
+            attention(poisoned({4, 12}, DType::f32), lse, q, k, k, cu, cu, D);
         } catch (const Error& e) {
             return e.what();
         }
@@ -358,11 +399,19 @@ TEST(Attention, RefusesWhatDoesNotFitNamingTheOp) {
     EXPECT_NE(message(packed({4}), 4).find("attention"), std::string::npos);  // H 3, K 2
     EXPECT_NE(message(packed({4}), 5).find("attention"), std::string::npos);
     const Tensor half = normal({4, 4}, DType::f32);
-    EXPECT_THROW(attention(poisoned({4, 12}, DType::f32), lse, q, half, half, packed({3}), 4), Error);
-    EXPECT_THROW(attention(poisoned({4, 12}, DType::f32), lse, q, half, half,
-                           Tensor::from(std::vector<std::int32_t>{0, 5, 4}), 4),
-                 Error);
-    EXPECT_NO_THROW(attention(poisoned({4, 12}, DType::f32), lse, q, half, half, packed({4}), 4));
+    auto run = [&](const Tensor& keys, const Tensor& cu_queries, const Tensor& cu_keys) {
+        attention(poisoned({4, 12}, DType::f32), lse, q, keys, keys, cu_queries, cu_keys, 4);
+    };
+    EXPECT_THROW(run(half, packed({3}), packed({3})), Error);
+    EXPECT_THROW(run(half, packed({4}), packed({3})), Error);
+    EXPECT_THROW(run(half, packed({3}), packed({4})), Error);
+    EXPECT_THROW(run(half, packed({4}), packed({4, 0})), Error);
+    EXPECT_THROW(run(half, packed({2, 2}), packed({3, 1})), Error);  // the second has fewer keys than queries
+    EXPECT_THROW(run(half, Tensor::from(std::vector<std::int32_t>{0, 5, 4}), packed({2, 2})), Error);
+    EXPECT_NO_THROW(run(half, packed({4}), packed({4})));
+    const Tensor more = normal({6, 4}, DType::f32);
+    EXPECT_THROW(run(more, packed({4}), packed({4})), Error);
+    EXPECT_NO_THROW(run(more, packed({3, 1}), packed({3, 3})));
 }
 
 }  // namespace
