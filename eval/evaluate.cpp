@@ -8,7 +8,6 @@
 #include "llama/logprobs.h"
 
 namespace uipe::eval {
-namespace {}  // namespace
 
 fs::path set_file(const fs::path& folder, const std::string& name) {
     for (const char* suffix : {".json", ".jsonl"})
@@ -59,6 +58,7 @@ public:
         score_set(log.retain, sets.retain);
         score_set(log.real_authors, sets.real_authors);
         score_set(log.world_facts, sets.world_facts);
+        generate({&log.forget, &log.retain, &log.real_authors, &log.world_facts});
         if (!sets.holdout.empty() && !tofu_) attack(log, forget_tokens, sets.holdout);
         return log;
     }
@@ -101,32 +101,37 @@ private:
             out.ground_truth = row.answer;
             set.rows.push_back(std::move(out));
         }
-        generate(set);
         return answers;
     }
 
-    void generate(SetScore& set) {
+    /// All sets in one call: what runs on alone at the end, runs on once.
+    void generate(std::initializer_list<SetScore*> sets) {
+        std::vector<RowScore*> rows;
         std::vector<std::vector<std::int32_t>> prompts;
-        for (const RowScore& row : set.rows) {
-            prompts.push_back(tokenizer_.encode(row.prompt));
-            prompts.back().insert(prompts.back().begin(), tokenizer_.bos_id());
-        }
+        for (SetScore* set : sets)
+            for (RowScore& row : set->rows) {
+                rows.push_back(&row);
+                prompts.push_back(tokenizer_.encode(row.prompt));
+                prompts.back().insert(prompts.back().begin(), tokenizer_.bos_id());
+            }
         llama::GenerateOptions how;
         how.max_new_tokens = options_.max_new_tokens;
         if (tofu_) {
             how.max_length = 200;
             how.max_new_tokens = 200;
         }
+        const std::size_t before = done_;
+        how.progress = [&](std::size_t ended, std::size_t) { report(before + ended); };
         const auto continuations = llama::generate(model_, prompts, how);
-        for (std::size_t i = 0; i < set.rows.size(); ++i) {
-            RowScore& row = set.rows[i];
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            RowScore& row = *rows[i];
             row.generation = stripped(tokenizer_.decode(continuations[i]));
             const Rouge r = rouge(row.ground_truth, row.generation);
             row.rouge1_recall = r.rouge1_recall;
             row.rougeL_recall = r.rougeL_recall;
             row.rougeL_f1 = r.rougeL_f1;
         }
-        report(done_ + set.rows.size());
+        report(before + rows.size());
     }
 
     void attack(EvalLog& log, const Logprobs& forget, const std::vector<QaRow>& holdout) {

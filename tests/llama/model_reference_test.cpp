@@ -50,74 +50,92 @@ void expect_summary(const Tensor& x, const Json& summary, double tolerance, cons
             << name << " element " << sample[0];
 }
 
-struct Tolerance {
-    DType dtype;
-    double logit, logprob, loss, gradient;
-};
-// The table of the README: what f64 and f32 may be off by. f32: about ten times what two PyTorch programs differ by.
-constexpr Tolerance tolerances[] = {{DType::f64, 1e-11, 1e-11, 1e-12, 1e-10}, {DType::f32, 5e-5, 3e-5, 2e-5, 5e-5}};
+/// ‖got - expected‖ / ‖expected‖.
+double relative_distance(const Tensor& got, const Tensor& expected) {
+    const Tensor difference = got.to(DType::f64).clone();
+    tensor::axpby(difference, -1.0, expected.to(DType::f64), 1.0);
+    return std::sqrt(tensor::sum_of_squares(difference) / tensor::sum_of_squares(expected));
+}
+
+std::vector<Sequence> sequences_of(const std::string& name) {
+    return sequences_of(read_json(fixtures / "llama" / name / "sequences.json"));
+}
+
+/// What the fixture's files hold, by our model in `dtype`.
+StateDict results(const std::string& name, DType dtype, bool recompute) {
+    Llama model = load(name, dtype);
+    model.set_recompute(recompute);
+    const Batch batch = pack(sequences_of(name));
+    StateDict out;
+    out["logits"] = Tensor::empty({batch.T, model.config().vocab_size}, dtype);
+    tensor::logits(out["logits"], model.hidden(batch).value(), model.head().value());
+    std::vector<double> of_targets;
+    const std::vector<double> logp = test::doubles(model.logprob(batch).value());
+    for (std::size_t t = 0; t < logp.size(); ++t) {
+        if (batch.targets.data<std::int32_t>()[t] >= 0)
+            of_targets.push_back(logp[t]);
+        else
+            EXPECT_EQ(logp[t], 0.0) << "row " << t << " has no target";
+    }
+    out["logprobs"] = Tensor::from(of_targets);
+    out["mean_nll"] = Tensor::from(std::vector<double>{mean_nll(model, batch)});
+    for (const nn::Parameter& p : model.parameters()) out["grad." + p.name] = p.variable.grad();
+    return out;
+}
+
+/// How far one result may be from another program's, as a share of its norm. Some 25 roundings of one unit follow each
+/// other in a layer (two norms, RoPE, softmax, SiLU, seven products, two sums), a gradient passes three times as many,
+/// and the other program rounds as often. That is the worst case; measured are a third of it and less.
+double tolerance(const std::string& name, DType dtype, std::int64_t layers) {
+    const double unit = dtype == DType::f64 ? 0x1p-53 : 0x1p-24;
+    const double roundings = 25.0 * static_cast<double>(layers) * (name.starts_with("grad.") ? 3 : 1);
+    return 2.0 * roundings * unit;
+}
+
+void expect_results(const StateDict& got, const StateDict& expected, DType dtype, std::int64_t layers) {
+    EXPECT_EQ(got.size(), expected.size());
+    for (const auto& [name, x] : expected) {
+        ASSERT_EQ(got.at(name).shape(), x.shape()) << name;
+        EXPECT_LE(relative_distance(got.at(name), x), tolerance(name, dtype, layers)) << name;
+    }
+}
 
 class Reference : public ::testing::TestWithParam<const char*> {
+protected:
+    const fs::path folder_ = fixtures / "llama" / GetParam();
+    const std::int64_t layers_ = read_config(folder_).num_layers;
+    const StateDict f64_ = read_safetensors(folder_ / "f64.safetensors");
+    const StateDict f32_ = read_safetensors(folder_ / "f32.safetensors");
+
+private:
     const test::Threads one_{1};
 };
 
-TEST_P(Reference, LogProbabilities) {
-    const Json reference = read_json(fixtures / "llama" / GetParam() / "reference.json");
-    const std::vector<Sequence> sequences = sequences_of(reference["sequences"]);
-    const Batch batch = pack(sequences);
-    for (const Tolerance& t : tolerances) {
-        const std::vector<double> logp = test::doubles(load(GetParam(), t.dtype).logprob(batch).value());
-        std::size_t row = 0;
-        for (std::size_t b = 0; b < sequences.size(); ++b)
-            for (std::size_t i = 1; i < sequences[b].ids.size(); ++i, ++row) {
-                const auto first = static_cast<std::size_t>(sequences[b].first_target);
-                const double expected = i < first ? 0.0 : reference["logprobs"][b].at(i - first).get<double>();
-                EXPECT_NEAR(logp[row], expected, t.logprob) << "sequence " << b << " token " << i;
-            }
-        EXPECT_EQ(row, logp.size());
+TEST_P(Reference, LogitsLogProbabilitiesLossAndEveryGradientArePyTorchs) {
+    for (const bool recompute : {false, true}) {
+        expect_results(results(GetParam(), DType::f64, recompute), f64_, DType::f64, layers_);
+        const StateDict got = results(GetParam(), DType::f32, recompute);
+        expect_results(got, f64_, DType::f32, layers_);
+        expect_results(got, f32_, DType::f32, layers_);
     }
 }
 
-TEST_P(Reference, LastLogits) {
-    const Json reference = read_json(fixtures / "llama" / GetParam() / "reference.json");
-    std::vector<Sequence> sequences = sequences_of(reference["sequences"]);
-    for (Sequence& s : sequences) s.ids.push_back(0);  // pack() feeds all but the last
-    const Batch batch = pack(sequences);
-    for (const Tolerance& t : tolerances) {
-        const Llama model = load(GetParam(), t.dtype);
-        const Tensor hidden = model.hidden(batch).value();
-        for (std::size_t b = 0; b < sequences.size(); ++b) {
-            const std::int64_t last = batch.cu_seqlens.data<std::int32_t>()[b + 1] - 1;
-            const Tensor logits = Tensor::empty({1, model.config().vocab_size}, t.dtype);
-            tensor::logits(logits, hidden.rows(last, last + 1), model.head().value());
-            const std::vector<double> got = test::doubles(logits);
-            ASSERT_EQ(got.size(), reference["last_logits"][b].size());
-            for (std::size_t v = 0; v < got.size(); ++v)
-                EXPECT_NEAR(got[v], reference["last_logits"][b][v].get<double>(), t.logit) << b << " " << v;
-        }
+TEST_P(Reference, InF32WeAreAsNearTheTruthAsTransformers) {
+    double ours = 0.0;
+    double theirs = 0.0;
+    const StateDict got = results(GetParam(), DType::f32, false);
+    for (const auto& [name, x] : f64_) {
+        ours += std::pow(relative_distance(got.at(name), x), 2);
+        theirs += std::pow(relative_distance(f32_.at(name), x), 2);
     }
+    // Two sums of the same roundings in other orders: measured are 0.9 to 1.2.
+    EXPECT_LE(std::sqrt(ours / theirs), 2.0);
 }
 
-TEST_P(Reference, LossAndGradients) {
-    const Json reference = read_json(fixtures / "llama" / GetParam() / "reference.json");
-    const Batch batch = pack(sequences_of(reference["sequences"]));
-    for (const Tolerance& t : tolerances)
-        for (const bool recompute : {false, true}) {
-            Llama model = load(GetParam(), t.dtype);
-            model.set_recompute(recompute);
-            EXPECT_NEAR(mean_nll(model, batch), reference["mean_nll"].get<double>(), t.loss);
-            const nn::Parameters parameters = model.parameters();
-            EXPECT_EQ(parameters.size(), reference["grad_norms"].size());
-            for (const nn::Parameter& p : parameters)
-                expect_summary(p.variable.grad(), reference["grad_norms"].at(p.name), t.gradient, p.name);
-        }
-}
-
-INSTANTIATE_TEST_SUITE_P(Fixtures, Reference, ::testing::Values("grouped", "tied", "headdim"),
+INSTANTIATE_TEST_SUITE_P(Fixtures, Reference, ::testing::Values("grouped", "tied", "headdim", "odd", "long"),
                          [](const auto& test) { return std::string(test.param); });
 
-// --- Training
-// ----------------------------------------------------------------------------------------------------------
+// --- Training ---
 
 void expect_training(DType dtype, const char* suffix, double loss, double norm, double weights) {
     const Json fixture = read_json(fixtures / "adamw.json");
