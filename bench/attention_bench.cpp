@@ -1,4 +1,5 @@
-// Causal attention, H = K = 12 heads of D = 64: one sequence of 512 tokens, and 64 packed rows of question and answer.
+// Causal attention, H = K = 12 heads of D = 64: one sequence of 512 tokens or of 2048, and 64 packed
+// rows of question and answer.
 // FLOPs, over the causal pairs alone: forward 4 D H a pair (q k^T and p v), backward 8 D H (dv, dp, dq, dk); the
 // backward pass also computes q k^T again, which is not counted, so that its share cannot reach 100 %.
 #include <numeric>
@@ -38,8 +39,7 @@ Work work_of(const Inputs& in, double flops_a_pair) {
 
 void attention_forward(benchmark::State& state, DType dtype, const std::vector<std::int64_t>& lengths) {
     const Inputs in(lengths, dtype);
-    measure(state, work_of(in, 4.0),
-            [&] { tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, in.cu_seqlens, D); });
+    measure(state, work_of(in, 4.0), [&] { tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, in.cu_seqlens, D); });
 }
 
 void attention_backward(benchmark::State& state, DType dtype, const std::vector<std::int64_t>& lengths) {
@@ -55,19 +55,18 @@ void attention_backward(benchmark::State& state, DType dtype, const std::vector<
     });
 }
 
-const std::vector<std::int64_t> one_sequence{512};
-const std::vector<std::int64_t> one_long{2048};
+std::vector<std::int64_t> one_of(std::int64_t T) { return {T}; }
 
-BENCHMARK_CAPTURE(attention_forward, f32_one_of_512, DType::f32, one_sequence)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(attention_forward, f32_one_of_2048, DType::f32, one_long)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(attention_forward, bf16_one_of_512, DType::bf16, one_sequence)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(attention_forward, bf16_one_of_2048, DType::bf16, one_long)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, f32_T512, DType::f32, one_of(512))->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, bf16_T512, DType::bf16, one_of(512))->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, f32_T2048, DType::f32, one_of(2048))->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_forward, bf16_T2048, DType::bf16, one_of(2048))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, f32_64_rows, DType::f32, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_forward, bf16_64_rows, DType::bf16, qa_lengths(64))->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(attention_backward, f32_one_of_512, DType::f32, one_sequence)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(attention_backward, f32_one_of_2048, DType::f32, one_long)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(attention_backward, bf16_one_of_512, DType::bf16, one_sequence)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(attention_backward, bf16_one_of_2048, DType::bf16, one_long)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, f32_T512, DType::f32, one_of(512))->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, bf16_T512, DType::bf16, one_of(512))->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, f32_T2048, DType::f32, one_of(2048))->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(attention_backward, bf16_T2048, DType::bf16, one_of(2048))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, f32_64_rows, DType::f32, qa_lengths(64))->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(attention_backward, bf16_64_rows, DType::bf16, qa_lengths(64))->Apply(in_milliseconds);
 

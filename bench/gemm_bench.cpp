@@ -1,5 +1,5 @@
-// Matrix products in the shapes of a training step, for widths C of small and large Llama models: T tokens, C times N,
-// where N is the feed-forward width or the vocabulary. 2 T C N FLOPs each.
+// Matrix products in the shapes of a training step, for widths C of Llama models of 15 and 110 million and of a
+// billion weights: T tokens from C to N, which are width, feed-forward width and vocabulary. 2 T C N FLOPs each.
 #include "bench/data.h"
 #include "bench/measure.h"
 #include "tensor/ops.h"
@@ -26,12 +26,13 @@ void gemm(benchmark::State& state, DType dtype, Layout layout) {
     measure(state, work, [&] { tensor::matmul(y, a, layout == Layout::TN, b, layout == Layout::NT); });
 }
 
+/// Queries, keys, values and outputs (C to C), gate and up (C to F), down (F to C), the head (C to V).
 void shapes(benchmark::internal::Benchmark* b) {
     constexpr std::int64_t V = 32000;
     constexpr std::pair<std::int64_t, std::int64_t> widths[] = {{288, 768}, {768, 2048}, {2048, 5632}};  // C, F
     b->ArgNames({"T", "C", "N"})->Apply(in_milliseconds);
     for (const std::int64_t T : {256, 1024})
-        for (const auto& [C, F] : widths) b->Args({T, C, F})->Args({T, C, V});
+        for (const auto& [C, F] : widths) b->Args({T, C, C})->Args({T, C, F})->Args({T, F, C})->Args({T, C, V});
 }
 
 BENCHMARK_CAPTURE(gemm, f32_NT, DType::f32, Layout::NT)->Apply(shapes);

@@ -1,16 +1,22 @@
 // The benchmark program: Google Benchmark's own command line; the context names the machine and its roofs.
+// Two options of its own: --fixture=FOLDER writes what another engine needs for the same work, and ends;
+// --roofs=off leaves the roofs out, for a run whose time or memory is to be its own.
 #include <benchmark/benchmark.h>
 #include <dnnl.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <string>
 
-#include "bench/roof.h"
+#include "bench/fixture.h"
+#include "bench/measure.h"
 #include "tensor/base/error.h"
 #include "tensor/parallel.h"
 
 namespace {
+
+using namespace uipe;
 
 std::string cpu_name() {
     std::ifstream file("/proc/cpuinfo");
@@ -27,23 +33,52 @@ std::string rate(double per_second, const char* unit) {
 
 void describe_machine() {
     const dnnl_version_t* dnnl = dnnl_version();
-    const uipe::bench::Roof& roof = uipe::bench::roof();
     benchmark::AddCustomContext("cpu", cpu_name());
-    benchmark::AddCustomContext("threads", std::to_string(uipe::tensor::num_threads()));
-    benchmark::AddCustomContext("onednn", uipe::cat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch));
-    benchmark::AddCustomContext("gemm_roof_f32", rate(roof.gemm_f32, "GFLOP/s"));
-    benchmark::AddCustomContext("gemm_roof_bf16", rate(roof.gemm_bf16, "GFLOP/s"));
-    benchmark::AddCustomContext("fma_roof_f32", rate(roof.fma_f32, "GFLOP/s"));
-    benchmark::AddCustomContext("copy_roof", rate(roof.copy, "GB/s"));
+    benchmark::AddCustomContext("threads", std::to_string(tensor::num_threads()));
+    benchmark::AddCustomContext("onednn", cat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch));
+    if (!bench::with_roofs) return;
+    benchmark::AddCustomContext("roof_f32", rate(bench::roof().f32, "GFLOP/s"));
+    benchmark::AddCustomContext("roof_bf16", rate(bench::roof().bf16, "GFLOP/s"));
+    benchmark::AddCustomContext("roof_copy", rate(bench::roof().copy, "GB/s"));
+    benchmark::AddCustomContext("roof_read", rate(bench::roof().read, "GB/s"));
+}
+
+/// Removes --name=VALUE from the arguments and returns VALUE; empty when it is not there.
+std::string take_option(int& argc, char** argv, const std::string& name) {
+    const std::string prefix = "--" + name + "=";
+    for (int i = 1; i < argc; ++i) {
+        const std::string argument = argv[i];
+        if (!argument.starts_with(prefix)) continue;
+        std::copy(argv + i + 1, argv + argc + 1, argv + i);  // the null at the end as well
+        --argc;
+        return argument.substr(prefix.size());
+    }
+    return "";
+}
+
+int run(int argc, char** argv) {
+    const std::string fixture = take_option(argc, argv, "fixture");
+    bench::with_roofs = take_option(argc, argv, "roofs") != "off";
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+    tensor::set_num_threads(0);
+    if (!fixture.empty()) {
+        bench::write_fixture(fixture);
+        return 0;
+    }
+    describe_machine();
+    benchmark::RunSpecifiedBenchmarks();
+    benchmark::Shutdown();
+    return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-    uipe::tensor::set_num_threads(0);
-    describe_machine();
-    benchmark::RunSpecifiedBenchmarks();
-    benchmark::Shutdown();
+    try {
+        return run(argc, argv);
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "uipe_bench: %s\n", e.what());
+        return 1;
+    }
 }

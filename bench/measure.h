@@ -9,19 +9,23 @@
 
 namespace uipe::bench {
 
-/// What one call does. Arithmetic is judged by the GEMM roof of `dtype`; a call without FLOPs by the copy bandwidth.
+/// What one call does. Arithmetic is judged by the processor's roof for `dtype`; a call without FLOPs by the memory's.
 struct Work {
-    double flops = 0;   // useful ones: what a backward pass computes again is not counted
-    double bytes = 0;   // read and written once each
-    double tokens = 0;  // 0: the call has none
+    double flops = 0;         // useful ones: what a backward pass computes again is not counted
+    double bytes = 0;         // read and written once each
+    double tokens = 0;        // 0: the call has none
+    bool reads_only = false;  // the bytes are read: judged by the read bandwidth, not the copy bandwidth
     tensor::DType dtype = tensor::DType::f32;
 };
+
+/// Whether roofs are measured and shares shown; true unless the program was told otherwise.
+inline bool with_roofs = true;
 
 /// Times `call`, after one call that plans the products and touches the memory. Counters: GFLOP/s or GB/s,
 /// share_of_roof in percent, tok/s.
 template <class Call>
 void measure(benchmark::State& state, const Work& work, const Call& call) {
-    const Roof& top = roof();
+    if (with_roofs) roof();
     call();
     const auto start = std::chrono::steady_clock::now();
     for ([[maybe_unused]] auto _ : state) {
@@ -33,8 +37,10 @@ void measure(benchmark::State& state, const Work& work, const Call& call) {
     const bool computes = work.flops > 0;
     const double rate = (computes ? work.flops : work.bytes) / seconds;
     state.counters[computes ? "GFLOP/s" : "GB/s"] = rate / 1e9;
-    state.counters["share_of_roof"] = 100.0 * rate / (computes ? top.gemm(work.dtype) : top.copy);
     if (work.tokens > 0) state.counters["tok/s"] = work.tokens / seconds;
+    if (!with_roofs) return;
+    const double memory = work.reads_only ? roof().read : roof().copy;
+    state.counters["share_of_roof"] = 100.0 * rate / (computes ? roof().compute(work.dtype) : memory);
 }
 
 /// What every benchmark shares: wall time, because the work runs on many threads, in milliseconds.
