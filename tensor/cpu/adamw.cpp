@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "tensor/cpu/cpu.h"
-#include "tensor/parallel.h"
+#include "tensor/cpu/simd.h"
 
 namespace uipe::tensor::cpu {
 namespace {
@@ -19,14 +19,15 @@ void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, cons
     const A rest2 = static_cast<A>(1.0 - s.beta2);
     const A eps = static_cast<A>(s.eps);
     const A scale = static_cast<A>(s.grad_scale);
-    parallel_for(n, 8192, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            const A g = grad[i] * scale;
-            m[i] = beta1 * m[i] + rest1 * g;
-            v[i] = beta2 * v[i] + rest2 * g * g;
-            master[i] = master[i] * decay - rate * m[i] / (std::sqrt(v[i]) * root + eps);
-            if constexpr (!std::is_same_v<A, P>) param[i] = static_cast<P>(master[i]);
-        }
+    parallel_vectors<A>(n, [=](auto at) {
+        const auto g = at.load(grad) * scale;
+        const auto mean = beta1 * at.load(m) + rest1 * g;
+        const auto square = beta2 * at.load(v) + rest2 * g * g;
+        const auto w = at.load(master) * decay - rate * mean / (square_root(square) * root + eps);
+        at.store(m, mean);
+        at.store(v, square);
+        at.store(master, w);
+        if constexpr (!std::is_same_v<A, P>) at.store(param, w);
     });
 }
 

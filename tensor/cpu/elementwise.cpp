@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "tensor/cpu/cpu.h"
+#include "tensor/cpu/simd.h"
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
@@ -28,9 +29,12 @@ void copy(const Tensor& y, const Tensor& x) {
         with_float(x.dtype(), [&]<class X>() {
             Y* out = y.data<Y>();
             const X* in = x.data<X>();
-            parallel_for(y.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
-                for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<Y>(static_cast<acc_t<X>>(in[i]));
-            });
+            if constexpr (std::is_same_v<acc_t<X>, acc_t<Y>>)
+                parallel_vectors<acc_t<X>>(y.numel(), [=](auto at) { at.store(out, at.load(in)); });
+            else
+                parallel_for(y.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
+                    for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<Y>(static_cast<acc_t<X>>(in[i]));
+                });
         });
     });
 }
@@ -43,42 +47,40 @@ void axpby(const Tensor& y, double a, const Tensor& x, double b) {
             const X* in = x.data<X>();
             const A p = static_cast<A>(a);
             const A q = static_cast<A>(b);
-            parallel_for(y.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
-                if (b == 0.0)  // 0 * NaN is NaN: an unwritten y must not be read
-                    for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<Y>(p * static_cast<A>(in[i]));
-                else
-                    for (std::int64_t i = begin; i < end; ++i)
-                        out[i] = static_cast<Y>(p * static_cast<A>(in[i]) + q * static_cast<A>(out[i]));
-            });
+            if constexpr (std::is_same_v<acc_t<X>, A>)
+                parallel_vectors<A>(y.numel(), [=](auto at) {
+                    // 0 * NaN is NaN: an unwritten y must not be read
+                    at.store(out, q == 0 ? p * at.load(in) : p * at.load(in) + q * at.load(out));
+                });
+            else
+                parallel_for(y.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
+                    for (std::int64_t i = begin; i < end; ++i) {
+                        const A before = q == 0 ? A{0} : q * static_cast<A>(out[i]);
+                        out[i] = static_cast<Y>(p * static_cast<A>(in[i]) + before);
+                    }
+                });
         });
     });
 }
 
 void mul(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate) {
     with_float(y.dtype(), [&]<class T>() {
-        using A = acc_t<T>;
         T* out = y.data<T>();
         const T* p = a.data<T>();
         const T* q = b.data<T>();
-        parallel_for(y.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t i = begin; i < end; ++i) {
-                const A base = accumulate ? static_cast<A>(out[i]) : A{0};
-                out[i] = static_cast<T>(base + static_cast<A>(p[i]) * static_cast<A>(q[i]));
-            }
+        parallel_vectors<acc_t<T>>(y.numel(), [=](auto at) {
+            const auto product = at.load(p) * at.load(q);
+            at.store(out, accumulate ? at.load(out) + product : product);
         });
     });
 }
 
 void add(const Tensor& y, const Tensor& x, const Tensor& r) {
     with_float(y.dtype(), [&]<class T>() {
-        using A = acc_t<T>;
         T* out = y.data<T>();
         const T* p = x.data<T>();
         const T* q = r.data<T>();
-        parallel_for(y.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t i = begin; i < end; ++i)
-                out[i] = static_cast<T>(static_cast<A>(p[i]) + static_cast<A>(q[i]));
-        });
+        parallel_vectors<acc_t<T>>(y.numel(), [=](auto at) { at.store(out, at.load(p) + at.load(q)); });
     });
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tensor/cpu/cpu.h"
+#include "tensor/cpu/simd.h"
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
@@ -44,15 +45,16 @@ const std::vector<A>& table_of(std::int64_t D, double theta) {
 /// One head: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), with the sine's sign turned for the inverse.
 template <class T, class A>
 void rotate(T* y, const T* x, const A* turn, std::int64_t half, A sign, bool accumulate) {
-    for (std::int64_t i = 0; i < half; ++i) {
-        const A sine = sign * turn[half + i];
-        const A x1 = static_cast<A>(x[i]);
-        const A x2 = static_cast<A>(x[half + i]);
-        const A y1 = x1 * turn[i] - x2 * sine;
-        const A y2 = x2 * turn[i] + x1 * sine;
-        y[i] = static_cast<T>(accumulate ? static_cast<A>(y[i]) + y1 : y1);
-        y[half + i] = static_cast<T>(accumulate ? static_cast<A>(y[half + i]) + y2 : y2);
-    }
+    each_vector<A>(0, half, [&](auto at) {
+        const auto cosine = at.load(turn);
+        const auto sine = sign * at.load(turn + half);
+        const auto x1 = at.load(x);
+        const auto x2 = at.load(x + half);
+        const auto y1 = x1 * cosine - x2 * sine;
+        const auto y2 = x2 * cosine + x1 * sine;
+        at.store(y, accumulate ? at.load(y) + y1 : y1);
+        at.store(y + half, accumulate ? at.load(y + half) + y2 : y2);
+    });
 }
 
 }  // namespace

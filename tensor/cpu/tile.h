@@ -16,33 +16,12 @@
 #include <memory>
 #include <new>
 
-#include "tensor/dtype.h"
+#include "tensor/cpu/simd.h"
 
 namespace uipe::tensor::cpu {
 
-#if defined(__AVX512F__)
-inline constexpr int vector_bytes = 64;
-#else
-inline constexpr int vector_bytes = 32;
-#endif
-
 /// Two bf16 numbers, the first in the low half.
 using Pair = std::uint32_t;
-
-template <class E>
-struct VectorOf;
-template <>
-struct VectorOf<float> {
-    using type [[gnu::vector_size(vector_bytes), gnu::may_alias]] = float;
-};
-template <>
-struct VectorOf<double> {
-    using type [[gnu::vector_size(vector_bytes), gnu::may_alias]] = double;
-};
-template <>
-struct VectorOf<Pair> {
-    using type [[gnu::vector_size(vector_bytes), gnu::may_alias]] = Pair;
-};
 
 /// What a product multiplies for tensors of T, and how many numbers of T one element holds.
 template <class T>
@@ -60,10 +39,6 @@ using element_t = typename ElementOf<T>::type;
 template <class T>
 inline constexpr std::int64_t numbers = ElementOf<T>::numbers;
 
-/// Elements of one vector register. Rows of tiles are padded to a multiple of it.
-template <class E>
-inline constexpr std::int64_t lanes = vector_bytes / static_cast<int>(sizeof(E));
-
 /// Rows that a product takes at a time, two vectors of sums each: as many as the registers hold (32 with AVX-512, else
 /// 16). The left operand is padded to a multiple of it.
 inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
@@ -71,7 +46,7 @@ inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 
-/// rows x stride elements, zero at first, each row aligned for vectors.
+/// rows x stride elements, zero at first, each row aligned for vectors and padded to a multiple of them.
 template <class E>
 class Tile {
 public:
@@ -189,12 +164,12 @@ template <class V>
 inline void multiply_add(V& sum, double left, const V& right) {
     sum += left * right;
 }
-inline void multiply_add(VectorOf<float>::type& sum, Pair left, const VectorOf<Pair>::type& right) {
+inline void multiply_add(Vector<float>& sum, Pair left, const Vector<Pair>& right) {
 #if defined(__AVX512BF16__)
     const __m512i pairs = _mm512_set1_epi32(static_cast<int>(left));
     sum = _mm512_dpbf16_ps(sum, (__m512bh)pairs, (__m512bh)right);
 #else
-    using Floats = VectorOf<float>::type;
+    using Floats = Vector<float>;
     constexpr Pair high = 0xFFFF0000U;
     sum += std::bit_cast<float>(left << 16) * std::bit_cast<Floats>(right << 16);
     sum += std::bit_cast<float>(left & high) * std::bit_cast<Floats>(right & high);
@@ -204,8 +179,8 @@ inline void multiply_add(VectorOf<float>::type& sum, Pair left, const VectorOf<P
 /// Rows [i, i + row_block) and `vectors` vectors of columns from j of the product below, in registers.
 template <int vectors, bool accumulate, class A, class E>
 inline void block_product(A* y, std::int64_t step, const Left<E>& a, const E* b, std::int64_t b_step, std::int64_t k) {
-    using Sums = typename VectorOf<A>::type;
-    using Elements = typename VectorOf<E>::type;
+    using Sums = Vector<A>;
+    using Elements = Vector<E>;
     Sums sum[row_block][vectors];
     for (int r = 0; r < row_block; ++r)
         for (int c = 0; c < vectors; ++c)
