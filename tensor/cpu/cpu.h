@@ -48,6 +48,8 @@ bool all_finite(const Tensor& x);
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens);
 void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_seqlens, bool accumulate);
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate);
+/// y[m,n] = a[m,k] b[n,k]^T for m of 1 or 2.
+void matmul_few_rows(const Tensor& y, const Tensor& a, const Tensor& b);
 void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens);
 void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& tokens);
 void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps);

@@ -16,7 +16,10 @@ struct Problem {
     std::int64_t m, n, k, lda, ldb, ldy;
     bool transpose_a, transpose_b, accumulate, pack;
     DType in, out;
-    auto key() const { return std::tie(m, n, k, lda, ldb, ldy, transpose_a, transpose_b, accumulate, pack, in, out); }
+    int threads = num_threads();  // a plan is cut for so many
+    auto key() const {
+        return std::tie(m, n, k, lda, ldb, ldy, transpose_a, transpose_b, accumulate, pack, in, out, threads);
+    }
     bool operator<(const Problem& other) const { return key() < other.key(); }
 };
 
@@ -32,6 +35,8 @@ dnnl::engine& engine() {
     static dnnl::engine instance(dnnl::engine::kind::cpu, 0);
     return instance;
 }
+
+constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 
 using Layout = dnnl::memory::desc;
 
@@ -104,20 +109,24 @@ bool execute(const Problem& p, std::byte* y, std::byte* a, std::byte* b) {
     return true;
 }
 
-/// The product in one call, or, where b is to be packed and large, in one for each slice of b. Packing costs one pass
-/// over b and makes the product 5 to 20 per cent faster, so it pays when b is read often: for many rows of a. A slice
-/// bounds the memory of the packed copy and leaves it in the cache; sums cut between slices are added in their order.
+/// The product in slices of b, each packed, that is copied to the layout oneDNN likes best, where that pays: packing
+/// costs one pass over b and makes the product 5 to 20 per cent faster, so b must be read often, for many rows of a. A
+/// slice bounds the memory of the packed copy and leaves it in the cache. Sums cut between slices are added in order.
 bool execute_in_slices(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     constexpr std::int64_t rows_that_pay = 512;
-    constexpr std::int64_t slice_elements = std::int64_t{1} << 22;
+    constexpr std::int64_t most_packed = std::int64_t{1} << 22;
+    // The gradient of a weight sums over as many terms as a batch has tokens. From 2048 on oneDNN gives each thread
+    // some of the terms, and the bits would depend on the number of threads.
+    constexpr std::int64_t most_terms = 1024;
     p.pack = p.m >= rows_that_pay;
-    if (!p.pack) return execute(p, y, a, b);
-    const bool cut_k = p.k > p.n && p.out != DType::bf16;  // a bf16 y would be rounded between slices
+    const bool long_sum = p.transpose_a && p.in == DType::f32 && p.k > most_terms;
+    const bool cut_k = long_sum || (p.k > p.n && p.out != DType::bf16);  // a bf16 y would be rounded between slices
     std::int64_t& cut = cut_k ? p.k : p.n;
     const std::int64_t whole = cut;
-    const std::int64_t slices = (p.k * p.n + slice_elements - 1) / slice_elements;
-    const std::int64_t step = ((whole + slices - 1) / slices + 63) & ~std::int64_t{63};
-    const auto bytes = [&](std::int64_t elements, DType dtype) {
+    std::int64_t slices = p.pack ? ceil_div(p.k * p.n, most_packed) : 1;
+    if (long_sum) slices = std::max(slices, ceil_div(whole, most_terms));
+    const std::int64_t step = (ceil_div(whole, slices) + 63) & ~std::int64_t{63};  // whole register tiles
+    const auto bytes = [](std::int64_t elements, DType dtype) {
         return elements * static_cast<std::int64_t>(size_of(dtype));
     };
     for (std::int64_t at = 0; at < whole; at += step) {
@@ -129,6 +138,8 @@ bool execute_in_slices(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     }
     return true;
 }
+
+constexpr std::int64_t most_few_rows = 2;  // up to here our own loop reads b faster than oneDNN does
 
 void multiply_f64(const Tensor& y, const Tensor& a, const Tensor& b, const Problem& p) {
     const double* pa = a.data<double>();
@@ -162,6 +173,7 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
         return;
     }
     if (p.in == DType::f64) return multiply_f64(y, a, b, p);
+    if (p.m <= most_few_rows && !transpose_a && transpose_b && !accumulate) return matmul_few_rows(y, a, b);
     const auto start = [](const Tensor& t) { return static_cast<std::byte*>(t.raw()); };
     if (execute_in_slices(p, start(y), start(a), start(b))) return;
     require(p.in == DType::bf16, "oneDNN has no f32 matmul here");
