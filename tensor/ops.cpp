@@ -23,9 +23,11 @@ bool is_acc(const Tensor& t, const Tensor& of) { return t.defined() && t.dtype()
 bool alike(const Tensor& a, const Tensor& b) { return a.defined() && a.dtype() == b.dtype() && a.shape() == b.shape(); }
 
 void check_indices(const char* op, const Tensor& index, std::int64_t low, std::int64_t high) {
-    for (const std::int32_t* i = index.data<std::int32_t>(); i != index.data<std::int32_t>() + index.numel(); ++i)
-        require(low <= *i && *i < high, op, ": index ", *i, " at ", i - index.data<std::int32_t>(), " outside [", low,
-                ",", high, ")");
+    const std::int32_t* first = index.data<std::int32_t>();
+    const std::int32_t* wrong =
+        std::find_if(first, first + index.numel(), [low, high](std::int32_t i) { return i < low || high <= i; });
+    if (wrong == first + index.numel()) return;
+    throw Error(cat(op, ": index ", *wrong, " at ", wrong - first, " outside [", low, ",", high, ")"));
 }
 
 void check_cu_seqlens(const char* op, const Tensor& cu_seqlens, std::int64_t T) {

@@ -6,30 +6,32 @@
 namespace uipe::tensor::cpu {
 namespace {
 
-constexpr int streams = 4;  // rows of b that are read side by side
-
-/// y[i * n] for m rows of a: the products of a[m,k] with `count` rows of b.
+/// y[i * n] for m rows of a: their products with one row of b. Rows of b follow each other in memory, and reading them
+/// one after the other, not side by side, is what the prefetcher likes.
 template <int m, class Y, class T>
-void dot_rows(Y* y, std::int64_t n, const T* a, const T* b, std::int64_t k, int count) {
+void dot_row(Y* y, std::int64_t n, const T* a, const T* b, std::int64_t k) {
     using A = acc_t<T>;
-    Vector<A> sums[m][streams] = {};
-    each_vector<A>(0, k, [&](auto at) {
-        for (int s = 0; s < streams; ++s) {
-            const auto weights = at.load(b + (s < count ? s : 0) * k);
-            for (int i = 0; i < m; ++i) sums[i][s] += at.load(a + i * k) * weights;
+    constexpr int chains = 4;  // sums that do not wait for one another
+    constexpr std::int64_t step = chains * lanes<A>;
+    Vector<A> sums[m][chains] = {};
+    std::int64_t l = 0;
+    for (; l + step <= k; l += step)
+        for (int c = 0; c < chains; ++c) {
+            const auto weights = load(b + l + c * lanes<A>);
+            for (int i = 0; i < m; ++i) sums[i][c] += load(a + i * k + l + c * lanes<A>) * weights;
         }
+    each_vector<A>(l, k, [&](auto at) {
+        for (int i = 0; i < m; ++i) sums[i][0] += at.load(a + i * k) * at.load(b);
     });
     for (int i = 0; i < m; ++i)
-        for (int s = 0; s < count; ++s) y[i * n + s] = static_cast<Y>(sum_of(sums[i][s]));
+        y[i * n] = static_cast<Y>(sum_of(Vector<A>((sums[i][0] + sums[i][1]) + (sums[i][2] + sums[i][3]))));
 }
 
 template <int m, class Y, class T>
 void product(Y* y, const T* a, const T* b, std::int64_t n, std::int64_t k) {
-    const std::int64_t groups = (n + streams - 1) / streams;
-    const std::int64_t grain = std::max<std::int64_t>(1, 16384 / k);  // below this a second thread costs more
-    parallel_for(groups, grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t j = begin * streams; j < std::min(n, end * streams); j += streams)
-            dot_rows<m>(y + j, n, a, b + j * k, k, static_cast<int>(std::min<std::int64_t>(streams, n - j)));
+    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / k);  // below this a second thread costs more
+    parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t j = begin; j < end; ++j) dot_row<m>(y + j, n, a, b + j * k, k);
     });
 }
 
