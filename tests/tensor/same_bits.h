@@ -19,12 +19,14 @@
 namespace uipe::tensor::test {
 
 /// Numbers in [-1, 1), the same in every process. (fill_normal is under test, and slow for millions.)
-inline Tensor noise(const Shape& shape, DType dtype, std::uint64_t stream) {
+inline Tensor noise(const Shape& shape, DType dtype, std::uint32_t stream) {
     const Tensor x = Tensor::empty(shape, DType::f32);
-    std::uint64_t state = 0x9E3779B97F4A7C15U * (stream + 1);
+    float* out = x.data<float>();
     for (std::int64_t i = 0; i < x.numel(); ++i) {
-        state = state * 6364136223846793005U + 1442695040888963407U;
-        x.data<float>()[i] = static_cast<float>(static_cast<std::int32_t>(state >> 32)) * 0x1p-31F;
+        std::uint32_t h = (static_cast<std::uint32_t>(i) + stream * 0x632BE5ABU) * 0x9E3779B1U;
+        h = (h ^ (h >> 15)) * 0x85EBCA77U;
+        h = (h ^ (h >> 13)) * 0xC2B2AE3DU;
+        out[i] = static_cast<float>(static_cast<std::int32_t>(h)) * 0x1p-31F;
     }
     return x.to(dtype);
 }
