@@ -1,5 +1,6 @@
 #include "bench/fixture.h"
 
+#include "bench/data.h"
 #include "bench/tofu_task.h"
 #include "llama/generate.h"
 #include "llama/weights.h"
@@ -52,6 +53,7 @@ void write_fixture(const fs::path& folder) {
     for (const NamedModel* model : {&small_model(), &large_model()})
         llama::write_model(folder / model->name, model->config, weights_of(*model, tensor::DType::f32));
     write_json(folder / "step.json", step_ids());
+    write_json(folder / "rows.json", Json(qa_lengths(64)));
     if (const auto task = tofu_task()) write_json(folder / "tofu.json", tofu_rows(*task));
 }
 
