@@ -119,7 +119,7 @@ bool execute_in_slices(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     // some of the terms, and the bits would depend on the number of threads.
     constexpr std::int64_t most_terms = 1024;
     p.pack = p.m >= rows_that_pay;
-    const bool long_sum = p.transpose_a && p.in == DType::f32 && p.k > most_terms;
+    const bool long_sum = p.transpose_a && p.out == DType::f32 && p.k > most_terms;
     const bool cut_k = long_sum || (p.k > p.n && p.out != DType::bf16);  // a bf16 y would be rounded between slices
     std::int64_t& cut = cut_k ? p.k : p.n;
     const std::int64_t whole = cut;
