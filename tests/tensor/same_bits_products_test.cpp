@@ -40,8 +40,8 @@ TEST(SameBitsOfProducts, OfTheLayersOfTrainingSteps) {
 TEST(SameBitsOfProducts, OfLargeVocabularies) {
     expect_same_bits([](const Take& take) {
         for (const DType dtype : types) {
-            for (const std::int64_t T : {7, 256}) layer_products(take, T, 768, 32000, dtype);
-            for (const std::int64_t T : {68, 513}) layer_products(take, T, 288, 32000, dtype);
+            for (const std::int64_t T : {7, 129}) layer_products(take, T, 768, 32000, dtype);
+            layer_products(take, 513, 288, 32000, dtype);
         }
     });
 }
