@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "llama/weights.h"
+#include "tensor/allocator.h"
 #include "tensor/base/json.h"
 #include "tests/llama/models.h"
 
@@ -204,6 +205,61 @@ TEST_F(Training, AResumedRunIsTheUninterruptedOneBitForBit) {
         expect_resumed(objective, DType::bf16, epoch + 1);
     }
 }
+
+#if !defined(__SANITIZE_ADDRESS__)  // which gets every block back at once
+/// Rows of one length, so that every step asks for the same memory.
+std::vector<llama::Sequence> rows_of_one_length(const llama::Config& config, std::size_t rows, std::size_t length) {
+    std::vector<llama::Sequence> out;
+    for (std::size_t i = 0; i < rows; ++i) {
+        llama::Sequence s{{config.bos_token_id}, 20};
+        while (s.ids.size() < length)
+            s.ids.push_back(
+                static_cast<std::int32_t>((s.ids.size() * 31 + i * 17) % static_cast<std::size_t>(config.vocab_size)));
+        out.push_back(std::move(s));
+    }
+    return out;
+}
+
+/// What the allocator says after each of eight steps.
+std::vector<tensor::MemoryStats> memory_of_steps(const Objective& objective, DType dtype, bool recompute) {
+    llama::Config config = llama::small_config();
+    config.hidden_size = 96;
+    config.intermediate_size = 256;
+    config.head_dim = 24;
+    config.vocab_size = 1000;
+    config.max_position_embeddings = 128;
+    tensor::release_cache();
+    tensor::reset_peak();
+    llama::Llama model(config, llama::random_weights(config, dtype, 1));
+    model.set_recompute(recompute);
+    const llama::Llama reference(config, llama::random_weights(config, dtype, 2));
+    TrainerOptions options = plain_options();
+    options.batch_size = 8;
+    options.micro_batch = 4;
+    const auto rows = rows_of_one_length(config, 32, 90);
+    Trainer trainer(model, &reference, objective, {rows, {}, rows}, options);
+    std::vector<tensor::MemoryStats> out;
+    for (int step = 0; step < 8; ++step) {
+        trainer.run_step();
+        out.push_back(tensor::memory_stats());
+    }
+    return out;
+}
+
+TEST_F(Training, AfterItsSecondStepNothingIsAskedOfTheSystem) {
+    for (const Objective& objective : objectives())
+        for (const DType dtype : {DType::f32, DType::bf16})
+            for (const bool recompute : {false, true}) {
+                SCOPED_TRACE(cat(objective.name, " ", tensor::name_of(dtype), recompute ? " recomputed" : ""));
+                const std::vector<tensor::MemoryStats> after = memory_of_steps(objective, dtype, recompute);
+                EXPECT_GT(after[1].allocations, 0U);
+                EXPECT_EQ(after.back().allocations, after[1].allocations);
+                EXPECT_EQ(after.back().reserved, after[1].reserved);
+                EXPECT_EQ(after.back().in_use, after[1].in_use) << "what a step leaves behind";
+                EXPECT_EQ(after.back().peak, after[1].peak);
+            }
+}
+#endif
 
 TEST_F(Training, ACheckpointOfAnotherRunIsRefused) {
     const TemporaryFolder folder;
