@@ -19,6 +19,7 @@ void* Arena::take(std::size_t bytes) {
         if (!grow(bytes)) return nullptr;
         found = free_.lower_bound({bytes, 0});
     }
+    found = std::min_element(found, free_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
     const auto block = blocks_.find(found->second);
     free_.erase(found);
     const std::size_t rest = block->second.size - bytes;
