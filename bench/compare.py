@@ -74,7 +74,7 @@ class Engine:
                                    f"--benchmark_min_time={0.05 if self.short else 0.25}",
                                    f"--roofs={'on' if roofs else 'off'}"))
         context = out["context"]
-        self.about = {"onednn": context["onednn"], "threads": int(context["threads"])}
+        self.about = {name: context[name] for name in ("onednn", "threads") if name in context}
         if roofs:
             self.roofs.append({k: float(v.split()[0]) for k, v in context.items() if k.startswith("roof_")})
         found = {}
@@ -195,7 +195,7 @@ class Run:
         good = difference <= bound
         self.checks.append({"what": what, "difference": difference, "bound": bound, "good": good})
         if not good:
-            say(f"the engines do not agree: {what} differ by {difference:.3g}, more than {bound:g}")
+            say(f"the engines do not agree: {what} {difference:.3g}, more than {bound:g}")
 
     def note(self, text):
         say(text)
@@ -318,10 +318,10 @@ def check_losses(run, model, dtype, ours, theirs, way):
     """The first loss is the forward pass's; in f32 the last, after the same steps, is the gradients' and AdamW's too.
     (In bf16 the two engines round weights at different places, and a step of 1e-5 is less than those roundings.)"""
     bound = 1e-4 if dtype == "f32" else 2e-2
-    run.check(f"first losses of {model} {dtype}, uipe and PyTorch {way},", abs(ours["first_loss"] - theirs[0]), bound)
+    both = f"losses of {model} {dtype}, uipe and PyTorch {way}: difference"
+    run.check(f"first {both}", abs(ours["first_loss"] - theirs[0]), bound)
     if dtype == "f32":
-        run.check(f"last losses of {model} {dtype}, uipe and PyTorch {way},", abs(ours["last_loss"] - theirs[-1]),
-                  10 * bound)
+        run.check(f"last {both}", abs(ours["last_loss"] - theirs[-1]), 10 * bound)
 
 
 def step_rounds(run, model, dtype):
@@ -430,11 +430,11 @@ def tofu_settings(run):
 
 def check_tofu(run, rows, losses, new):
     expected = [a["avg_loss"] for row in rows for a in row["answers"]]
-    run.check("average losses of TOFU answers, uipe and PyTorch,",
+    run.check("average losses of TOFU answers, uipe and PyTorch: largest difference",
               max(abs(a - b) for a, b in zip(expected, losses, strict=True)), 1e-4)
     # A near tie of two tokens may fall either way, and all that follows then differs.
     equal = sum(row["new"] == theirs for row, theirs in zip(rows, new, strict=True))
-    run.check("TOFU generations that differ, of 1,", 1 - equal / len(rows), 0.1)
+    run.check("TOFU generations, uipe and PyTorch: share that is not the same", 1 - equal / len(rows), 0.1)
 
 
 def tofu(run):
@@ -508,19 +508,21 @@ def table(figures):
 
 def machine_line(results):
     m, v = results["machine"], results["versions"]
+    onednn = f", oneDNN {v['uipe']['onednn']}" if "onednn" in v["uipe"] else ""
     return (f"{m['cpu']} (family {m['family']}, model {m['model']}; {', '.join(m['flags'])}), {m['cores']} cores, "
-            f"{m['memory_GB']} GB; PyTorch {v['peer']['torch']}, transformers {v['peer']['transformers']}, oneDNN "
-            f"{v['uipe']['onednn']}; {results['date']}")
+            f"{m['memory_GB']} GB; PyTorch {v['peer']['torch']}, transformers "
+            f"{v['peer']['transformers']}{onednn}; {results['date']}")
 
 
 def markdown(results):
-    checks = "\n".join(f"* {c['what']} differ by {c['difference']:.2g}; bound {c['bound']:g}: "
+    checks = "\n".join(f"* {c['what']} {c['difference']:.2g}, bound {c['bound']:g}: "
                        f"{'good' if c['good'] else 'NOT GOOD'}" for c in results["checks"])
     notes = "\n".join(f"* {n}" for n in results["notes"])
     return (f"# uipe beside its peers\n\n{machine_line(results)}; commit {results['commit'][:12]}; medians of "
-            f"{results['rounds']} rounds; load before and after {results['load']['before'][0]:.1f} and "
+            f"{results['rounds']} round(s); load before and after {results['load']['before'][0]:.1f} and "
             f"{results['load']['after'][0]:.1f}. What the rows mean: [bench/README.md](../README.md).\n\n"
-            f"{table(figures_of(results))}\n\n## Checked first\n\n{checks}\n\n## Notes\n\n{notes}\n")
+            f"{table(figures_of(results))}\n\n## Checked first\n\n{checks or '* nothing'}\n\n## Notes\n\n"
+            f"{notes or '* none'}\n")
 
 
 def write(results, folder):
@@ -572,7 +574,7 @@ def parse():
     p.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"some of: {', '.join(GROUPS)}")
     p.add_argument("--rounds", type=int, default=3, help="of each measurement (default 3)")
     p.add_argument("--quick", action="store_true", help="one round, short: to see that it works")
-    p.add_argument("--data", type=pathlib.Path, default=os.environ.get("UIPE_DATA"),
+    p.add_argument("--data", type=pathlib.Path, default=os.environ.get("UIPE_DATA") or None,
                    help="folder of the real TOFU data (default: UIPE_DATA)")
     p.add_argument("--program", type=pathlib.Path, default=ROOT / "build" / "release" / "uipe_bench")
     p.add_argument("--out", type=pathlib.Path, help="folder of the results")
@@ -598,6 +600,8 @@ def main():
     log = ROOT / "build" / "bench" / "torch_peer.log"
     run = Run(engine, Peer(python, fixture_folder(), log),
               lambda: Peer(python, fixture_folder(), log, keep_memory=False), a.rounds, a.quick)
+    if load[0] > 0.5:
+        run.note(f"The machine was busy before the run began (load {load[0]:.1f}): its figures are not to be trusted.")
     for name in a.only or GROUPS:
         GROUPS[name](run)
     results = report(run, started, load, whole)
