@@ -102,12 +102,15 @@ class Peer:
                                         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=open(log, "a"))
 
-    def ask(self, do, **arguments):
+    def ask(self, do, may_fail=False, **arguments):
         print(json.dumps({"do": do, **arguments}), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
             stop(f"torch_peer.py ended during {do} {arguments}; see {self.log}")
-        return json.loads(line)
+        answer = json.loads(line)
+        if "error" in answer and not may_fail:
+            stop(f"torch_peer.py could not do {do} {arguments}: {answer['error']}")
+        return answer
 
     def close(self):
         self.process.stdin.close()
@@ -285,7 +288,7 @@ def quickest(run, what, candidates, seconds):
 
 def step_seconds(run, threads, **kind):
     """The shortest of three steps: a trial looks for what can be, where rounds look for what is usual."""
-    answers = [run.peer.ask("step", threads=threads, times=1, **kind) for _ in range(3)]
+    answers = [run.peer.ask("step", may_fail=True, threads=threads, times=1, **kind) for _ in range(3)]
     return min(1024 / a["tok_s"] if "tok_s" in a else float("inf") for a in answers)
 
 
@@ -334,7 +337,7 @@ def step_rounds(run, model, dtype):
                         run.engine.run(f"^step/{model}_{dtype}/")[f"step/{model}_{dtype}"])
         rates.setdefault("uipe", []).append(ours["tok/s"])
         for way, kind in list(kinds.items()):
-            answer = run.peer.ask("step", threads=run.settings["threads"], times=times, **kind)
+            answer = run.peer.ask("step", may_fail=True, threads=run.settings["threads"], times=times, **kind)
             run.keep(f"step {model} {dtype}, PyTorch {way}", answer)
             if "error" in answer:
                 run.note(f"PyTorch, step {model} {dtype} {way}: failed, {answer['error'].splitlines()[0]}")
@@ -404,7 +407,7 @@ def memory(run):
         for precision in ("autocast", "weights") if dtype == "bf16" else ("autocast",):
             for way in ("eager", "compiled"):
                 peer = run.new_peer()
-                answer = peer.ask("step", threads=settings["threads"], times=1, model="110M", dtype=dtype,
+                answer = peer.ask("step", may_fail=True, threads=settings["threads"], times=1, model="110M", dtype=dtype,
                                   compile=way == "compiled", precision=precision, optimizer=settings["optimizer"])
                 name = f"{way}, bf16 weights" if precision == "weights" else way
                 if "error" not in answer:

@@ -1,5 +1,4 @@
-// Attention of one new token a row against a cache, and the cache's writes. Reading the cache is the cost, so each
-// key and value is read once for the whole group of query heads that share it.
+// Attention of one new token a row against a cache, and the cache's writes.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -7,6 +6,7 @@
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/math.h"
+#include "tensor/cpu/simd.h"
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
@@ -15,14 +15,20 @@ namespace {
 /// p[n]: scores -> probabilities.
 template <class A>
 void softmax(A* p, std::int64_t n) {
-    A most = -std::numeric_limits<A>::infinity();
-    for (std::int64_t j = 0; j < n; ++j) most = std::max(most, p[j]);
-    A total = 0;
-    for (std::int64_t j = 0; j < n; ++j) {
-        p[j] = fast_exp(p[j] - most);
-        total += p[j];
+    Vector<A> highest = Vector<A>{} - std::numeric_limits<A>::infinity();
+    std::int64_t j = 0;
+    for (; j + lanes<A> <= n; j += lanes<A>) {
+        const Vector<A> s = load(p + j);
+        highest = highest < s ? s : highest;
     }
-    for (std::int64_t j = 0; j < n; ++j) p[j] /= total;
+    A most = -std::numeric_limits<A>::infinity();
+    for (int i = 0; i < lanes<A>; ++i) most = std::max(most, highest[i]);
+    for (; j < n; ++j) most = std::max(most, p[j]);
+    each_vector<A>(0, n, [&](auto at) { at.store(p, fast_exp(at.load(p) - most)); });
+    Vector<A> sums{};
+    each_vector<A>(0, n, [&](auto at) { sums += at.load(p); });
+    const A share = A{1} / sum_of(sums);
+    each_vector<A>(0, n, [&](auto at) { at.store(p, at.load(p) * share); });
 }
 
 /// G query heads q[G,D] against n keys and values, `step` elements apart.
@@ -31,33 +37,50 @@ class Decode {
 public:
     using A = acc_t<T>;
     Decode(std::int64_t G, std::int64_t D, std::int64_t capacity)
-        : G_(G), D_(D), p_(static_cast<std::size_t>(G * capacity)), sum_(static_cast<std::size_t>(G * D)) {}
+        : G_(G), D_(D), q_(static_cast<std::size_t>(D)), p_(static_cast<std::size_t>(capacity)) {}
 
     void run(T* out, const T* q, const T* k, const T* v, std::int64_t n, std::int64_t step) {
         const A scale = A{1} / std::sqrt(static_cast<A>(D_));
-        for (std::int64_t j = 0; j < n; ++j)
-            for (std::int64_t g = 0; g < G_; ++g) {
-                A s = 0;
-#pragma omp simd reduction(+ : s)
-                for (std::int64_t d = 0; d < D_; ++d)
-                    s += static_cast<A>(q[g * D_ + d]) * static_cast<A>(k[j * step + d]);
-                p_[static_cast<std::size_t>(g * n + j)] = s * scale;
+        for (std::int64_t g = 0; g < G_; ++g, q += D_, out += D_) {
+            for (std::int64_t d = 0; d < D_; ++d) q_[static_cast<std::size_t>(d)] = scale * static_cast<A>(q[d]);
+            for (std::int64_t j = 0; j < n; ++j) p_[static_cast<std::size_t>(j)] = dot(k + j * step);
+            softmax(p_.data(), n);
+            std::int64_t d = 0;
+            for (; d + 4 * lanes<A> <= D_; d += 4 * lanes<A>) weigh<4>(out + d, v + d, n, step);
+            for (; d + lanes<A> <= D_; d += lanes<A>) weigh<1>(out + d, v + d, n, step);
+            for (; d < D_; ++d) {
+                A sum = 0;
+                for (std::int64_t j = 0; j < n; ++j)
+                    sum += p_[static_cast<std::size_t>(j)] * static_cast<A>(v[j * step + d]);
+                out[d] = static_cast<T>(sum);
             }
-        for (std::int64_t g = 0; g < G_; ++g) softmax(p_.data() + g * n, n);
-        std::fill(sum_.begin(), sum_.end(), A{0});
-        for (std::int64_t j = 0; j < n; ++j)
-            for (std::int64_t g = 0; g < G_; ++g) {
-                const A weight = p_[static_cast<std::size_t>(g * n + j)];
-                A* sum = sum_.data() + g * D_;
-                for (std::int64_t d = 0; d < D_; ++d) sum[d] += weight * static_cast<A>(v[j * step + d]);
-            }
-        for (std::int64_t i = 0; i < G_ * D_; ++i) out[i] = static_cast<T>(sum_[static_cast<std::size_t>(i)]);
+        }
     }
 
 private:
+    /// The scaled query times one key.
+    A dot(const T* key) const {
+        Vector<A> sums{};
+        std::int64_t d = 0;
+        for (; d + lanes<A> <= D_; d += lanes<A>) sums += load(q_.data() + d) * load(key + d);
+        A rest = 0;
+        for (; d < D_; ++d) rest += q_[static_cast<std::size_t>(d)] * static_cast<A>(key[d]);
+        return sum_of(sums) + rest;
+    }
+
+    /// The values' first `vectors` vectors, weighed by p and summed in registers.
+    template <int vectors>
+    void weigh(T* out, const T* v, std::int64_t n, std::int64_t step) const {
+        Vector<A> sums[vectors] = {};
+        for (std::int64_t j = 0; j < n; ++j)
+            for (int c = 0; c < vectors; ++c)
+                sums[c] += p_[static_cast<std::size_t>(j)] * load(v + j * step + c * lanes<A>);
+        for (int c = 0; c < vectors; ++c) store(out + c * lanes<A>, sums[c]);
+    }
+
     std::int64_t G_, D_;
-    std::vector<A> p_;    // [G, n]
-    std::vector<A> sum_;  // [G, D]
+    std::vector<A> q_;  // [D], scaled
+    std::vector<A> p_;  // [n]
 };
 
 }  // namespace

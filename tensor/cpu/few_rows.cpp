@@ -46,14 +46,10 @@ void matmul_few_rows(const Tensor& y, const Tensor& a, const Tensor& b) {
     const Tensor wide = a.to(accumulator_of(a.dtype()));  // once, not for each row of b
     with_float(a.dtype(), [&]<class T>() {
         with_float(y.dtype(), [&]<class Y>() {
-            for (std::int64_t i = 0; i < y.dim(0); i += 2) {
-                Y* out = y.data<Y>() + i * n;
-                const acc_t<T>* in = wide.data<acc_t<T>>() + i * k;
-                if (i + 1 < y.dim(0))
-                    product<2>(out, in, b.data<T>(), n, k);
-                else
-                    product<1>(out, in, b.data<T>(), n, k);
-            }
+            if (y.dim(0) == 1)
+                product<1>(y.data<Y>(), wide.data<acc_t<T>>(), b.data<T>(), n, k);
+            else
+                product<2>(y.data<Y>(), wide.data<acc_t<T>>(), b.data<T>(), n, k);
         });
     });
 }
