@@ -46,11 +46,7 @@ llama::Config config_for(const World& world) {
     return c;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr std::int64_t steps = 40;  // which makes a step many times slower
-#else
 constexpr std::int64_t steps = 200;
-#endif
 
 /// The loss of each step of a pretraining run.
 std::vector<double> curve(const World& world, DType dtype) {
