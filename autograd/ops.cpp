@@ -144,7 +144,7 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v, cons
 namespace {
 
 /// Where a head leaves its gradient by the logits for the backward pass: n rows, or nothing when no gradient will be
-/// asked for, or when they are too many to keep and are computed again.
+/// asked for, or when they are too many for one head to keep and are computed again.
 Tensor kept_dlogits(const Variable& hidden, const Variable& w, std::int64_t n) {
     constexpr std::int64_t most_elements = std::int64_t{1} << 26;
     const std::int64_t V = w.value().dim(0);

@@ -97,6 +97,7 @@ private:
 
 /// The output of an op: on the tape when recording is on and an input needs a gradient, else a constant. `again`, when
 /// given, makes the value anew, to the same bits, from what `backward` keeps: ops that read it then need not keep it.
+/// Parameters must therefore keep their values from a forward pass to its backward pass.
 Variable record(Tensor value, const std::vector<Variable>& inputs, Backward backward, Saved::Make again = {});
 
 /// Sends `seed` (default: 1, for a loss of one element) back from `output`, adding to the gradient of every leaf.

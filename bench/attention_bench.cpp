@@ -39,7 +39,8 @@ Work work_of(const Inputs& in, double flops_a_pair) {
 
 void attention_forward(benchmark::State& state, DType dtype, const std::vector<std::int64_t>& lengths) {
     const Inputs in(lengths, dtype);
-    measure(state, work_of(in, 4.0), [&] { tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, in.cu_seqlens, D); });
+    measure(state, work_of(in, 4.0),
+            [&] { tensor::attention(in.out, in.lse, in.q, in.k, in.v, in.cu_seqlens, in.cu_seqlens, D); });
 }
 
 void attention_backward(benchmark::State& state, DType dtype, const std::vector<std::int64_t>& lengths) {

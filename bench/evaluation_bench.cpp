@@ -1,9 +1,8 @@
 // What an evaluation spends its time on, with random weights. FLOPs are the forward pass's (models.h).
 //   score     64 rows of question and answer, packed
 //   generate  greedy, 64 new tokens for each of 32 prompts of 20
-//   decode    greedy, 64 new tokens after a prompt of one, of the large model: each token reads every weight once,
-//   which
-//             is what it is judged by (a tied embedding counts as the head)
+//   decode    greedy, 64 new tokens after a prompt of one, of the large model. Each token reads every weight once, and
+//             that is what it is judged by (a tied embedding counts as the head)
 //   tofu      a TOFU evaluation (tofu_task.h), text to text: tokenizing, scoring, generating, ROUGE
 // tok/s counts tokens scored, and new tokens generated.
 #include <numeric>

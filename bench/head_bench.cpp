@@ -40,8 +40,9 @@ void measure_backward(benchmark::State& state, const Inputs& in, const Work& wor
     const Tensor dlogp = Tensor::full({T}, DType::f32, -1.0 / T);
     const Tensor dhidden = Tensor::empty({T, in.C}, in.w.dtype());
     const Tensor dw = Tensor::zeros({V, in.C}, DType::f32);
-    measure(state, work,
-            [&] { tensor::token_logprob_backward(dhidden, dw, dlogp, in.hidden, in.w, in.targets, false, in.dlogits); });
+    measure(state, work, [&] {
+        tensor::token_logprob_backward(dhidden, dw, dlogp, in.hidden, in.w, in.targets, false, in.dlogits);
+    });
 }
 
 Work products(DType dtype, std::int64_t C, double flops_a_weight) {

@@ -31,7 +31,7 @@ void step(benchmark::State& state, const NamedModel& named, DType dtype) {
     options.schedule = nn::Schedule::constant;
     options.warmup_epochs = 0.0;
     options.shuffle = false;
-    unlearn::Trainer trainer(model, nullptr, unlearn::fine_tuning(), {.rows = step_sequences(config)}, options);
+    unlearn::Trainer trainer(model, nullptr, unlearn::fine_tuning(), {step_sequences(config), {}, {}}, options);
     constexpr double T = 4 * 256;
     const double forward = block_flops(config, T, causal_pairs({256, 256, 256, 256})) + head_flops(config, T);
     std::vector<double> losses;

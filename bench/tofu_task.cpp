@@ -6,7 +6,7 @@ namespace uipe::bench {
 
 std::optional<TofuTask> tofu_task() {
     const char* data = std::getenv("UIPE_DATA");
-    if (data == nullptr) return {};
+    if (data == nullptr || *data == '\0') return {};
     const fs::path folder = data;
     TofuTask task{llama::Tokenizer::load(folder / "llama2_tokenizer" / "tokenizer.model"),
                   eval::read_tofu(folder / "tofu", "forget01", 40),

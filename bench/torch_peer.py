@@ -20,6 +20,7 @@ import torch.nn.functional as F
 import transformers
 
 FIXTURE = pathlib.Path(sys.argv[1])
+EOS = 2  # also what pads
 
 
 def fixture(name):
@@ -152,7 +153,7 @@ def average_losses(model, answers, batch):
     """The mean loss of each answer's targets, in batches padded on the right, as open-unlearning computes it."""
     out = []
     for part in batches(answers, batch):
-        ids = padded([a["ids"] for a in part], 2)
+        ids = padded([a["ids"] for a in part], EOS)
         mask = padded([[1] * len(a["ids"]) for a in part], 0)
         # Shifted labels over whole logits: open-unlearning cuts and transposes the logits, which takes longer.
         labels = padded([[-100] * (a["first_target"] - 1) + a["ids"][a["first_target"]:] for a in part], -100)
@@ -164,14 +165,15 @@ def average_losses(model, answers, batch):
 
 
 def continuations(model, prompts, batch):
-    """200 new tokens of each prompt, greedy, in batches padded on the left, with a cache."""
+    """200 new tokens of each prompt, or those before its end of sequence, greedy, in batches padded on the left, with
+    a cache."""
     out = []
     for part in batches(prompts, batch):
-        ids = padded(part, 2, left=True)
+        ids = padded(part, EOS, left=True)
         mask = padded([[1] * len(prompt) for prompt in part], 0, left=True)
         new = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=200, do_sample=False, use_cache=True,
-                             pad_token_id=2)[:, ids.shape[1]:]
-        out += new.tolist()
+                             pad_token_id=EOS)[:, ids.shape[1]:]
+        out += [ids[:ids.index(EOS)] if EOS in ids else ids for ids in new.tolist()]
     return out
 
 

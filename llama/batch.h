@@ -33,8 +33,8 @@ struct Batch {
 /// Error when there is no sequence, or one has fewer than two ids.
 Batch pack(std::span<const Sequence> sequences);
 
-/// The same, but a sequence that begins like the one before it has those of its rows for its own that hold the same
-/// token and target, and adds only the rest: answers to one question share the question. For inference: attention over
+/// The same, but a sequence that begins like the one before it takes over the rows they have in common (same token,
+/// same target) and adds only the rest: answers to one question share the question. For inference: attention over
 /// shared rows has no gradient.
 Batch pack_sharing(std::span<const Sequence> sequences);
 

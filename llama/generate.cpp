@@ -35,6 +35,8 @@ std::int32_t sample(const float* logits, std::int64_t V, const GenerateOptions& 
                     std::uint64_t step) {
     if (o.temperature == 0.0) return likeliest(logits, V);
     std::vector<std::pair<double, std::int32_t>> weights;
+    require(std::all_of(logits, logits + V, [](float v) { return std::isfinite(v); }), "prompt ", prompt,
+            ": the model gives a logit that is not finite; its weights are damaged or have diverged");
     const double most = *std::max_element(logits, logits + V);
     for (std::int64_t v = 0; v < V; ++v)
         weights.emplace_back(std::exp((static_cast<double>(logits[v]) - most) / o.temperature),

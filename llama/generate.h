@@ -20,7 +20,8 @@ struct GenerateOptions {
     std::function<void(std::size_t ended, std::size_t total)> progress = {};  // prompts, whenever some have ended
 };
 
-/// The new ids of each prompt, without the EOS that ended it. Draws depend on seed, prompt index and step alone.
+/// The new ids of each prompt, without the EOS that ended it. Draws depend on seed, prompt index and step alone;
+/// the logits, in their last digits, on how many rows run at once.
 /// InputError when a prompt is empty or leaves no room under max_length.
 std::vector<std::vector<std::int32_t>> generate(const Llama& model, std::span<const std::vector<std::int32_t>> prompts,
                                                 const GenerateOptions& options);

@@ -64,6 +64,7 @@ private:
 
         Variable operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const;
     };
+    /// Hidden states of `tokens`, whose keys and values go to `slots` of the cache (nn::CacheView says what they see).
     tensor::Tensor cached(const tensor::Tensor& tokens, const nn::Packing& packing, const tensor::Tensor& slots,
                           const tensor::Tensor& lengths, KvCache& cache) const;
 

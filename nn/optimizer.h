@@ -21,7 +21,8 @@ class AdamW {
 public:
     AdamW(Parameters parameters, const AdamWOptions& options);
 
-    /// One step at rate `lr`, gradients multiplied by `grad_scale` first; then lets go of the gradients.
+    /// One step at rate `lr`, gradients multiplied by `grad_scale` first; then lets go of the gradients. A parameter
+    /// without one keeps its value and its moments.
     void step(double lr, double grad_scale);
     std::int64_t steps() const { return steps_; }
 

@@ -249,7 +249,7 @@ std::int64_t num_targets(const Tensor& targets) {
 std::int64_t num_taken(const Tensor& mask, std::int64_t T) {
     if (!mask.defined()) return T;
     const std::int32_t* m = mask.data<std::int32_t>();
-    return T - std::count(m, m + T, 0);
+    return mask.numel() - std::count(m, m + mask.numel(), 0);
 }
 
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,

@@ -12,6 +12,9 @@
 
 namespace uipe::tensor {
 
+constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
+constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return ceil_div(n, step) * step; }
+
 /// Sets the number of threads of every later kernel (oneDNN's included). 0 means all cores.
 inline void set_num_threads(int threads) { omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs()); }
 inline int num_threads() { return omp_get_max_threads(); }
@@ -20,13 +23,20 @@ inline int num_threads() { return omp_get_max_threads(); }
 template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
     if (n <= 0) return;
-    const std::int64_t parts = std::min<std::int64_t>(num_threads(), (n + grain - 1) / grain);
+    const std::int64_t parts = std::min<std::int64_t>(num_threads(), ceil_div(n, grain));
     if (parts <= 1 || omp_in_parallel()) {
         body(std::int64_t{0}, n);
         return;
     }
+    std::exception_ptr failure;  // none may leave a parallel region; the last one is thrown after it
 #pragma omp parallel for num_threads(static_cast <int>(parts)) schedule(static, 1)
-    for (std::int64_t part = 0; part < parts; ++part) body(n * part / parts, n * (part + 1) / parts);
+    for (std::int64_t part = 0; part < parts; ++part) try {
+            body(n * part / parts, n * (part + 1) / parts);
+        } catch (...) {
+#pragma omp critical(uipe_failure)
+            failure = std::current_exception();
+        }
+    if (failure) std::rethrow_exception(failure);
 }
 
 /// Calls body(begin, end) on ranges of consecutive items, one a thread, that cost about the same.

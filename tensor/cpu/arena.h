@@ -1,12 +1,13 @@
-// Host memory for tensors: one range of addresses that grows at its end. A request takes the smallest free block that
-// fits, and a block that comes back merges with its free neighbours, so that what one tensor leaves serves another of
-// any size. A training step asks for the same sizes in the same order every time, so after the first ones the range no
-// longer grows.
+// Host memory for tensors: one range of addresses that grows at its end. A request takes the first free block that fits
+// (the range then stays shorter than when it takes the smallest), and a block that comes back merges with its free
+// neighbours, so that what one tensor leaves serves another of any size. A training step asks for the same sizes in the
+// same order every time, so after the first ones the range no longer grows.
 #pragma once
 
 #include <cstddef>
 #include <map>
 #include <set>
+#include <utility>
 
 namespace uipe::tensor::cpu {
 

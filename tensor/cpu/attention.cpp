@@ -114,6 +114,7 @@ struct Forward {
             w.kv = kv;
             w.loaded = 0;
         }
+        if (w.loaded >= n) return;
         for (; w.loaded < n; w.loaded += key_rows) {
             const std::int64_t from = ((first_key + w.loaded) * K + kv) * D;
             const std::int64_t count = std::min(key_rows, n - w.loaded);

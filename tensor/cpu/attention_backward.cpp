@@ -24,7 +24,7 @@ struct BothSides {
 
     void load(std::int64_t at, const T* x, std::int64_t step, std::int64_t n, std::int64_t D) {
         load_left(left_, at, x, step, n, D);
-        if constexpr (numbers < T >> 1) load_right(right_, at / numbers<T>, x, step, n, D);
+        if constexpr (numbers<T> == 2) load_right(right_, at / numbers<T>, x, step, n, D);
     }
     const Tile<E>& left() const { return left_; }
     const Tile<E>& right() const { return numbers<T> == 1 ? left_ : right_; }

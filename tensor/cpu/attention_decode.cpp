@@ -1,5 +1,4 @@
-// Attention of one new token a row against a cache, and the cache's writes. Reading the cache is the cost, so each
-// key and value is read once for the whole group of query heads that share it.
+// Attention of one new token a row against a cache, and the cache's writes.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -7,6 +6,7 @@
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/math.h"
+#include "tensor/cpu/simd.h"
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
@@ -15,49 +15,88 @@ namespace {
 /// p[n]: scores -> probabilities.
 template <class A>
 void softmax(A* p, std::int64_t n) {
-    A most = -std::numeric_limits<A>::infinity();
-    for (std::int64_t j = 0; j < n; ++j) most = std::max(most, p[j]);
-    A total = 0;
-    for (std::int64_t j = 0; j < n; ++j) {
-        p[j] = fast_exp(p[j] - most);
-        total += p[j];
+    Vector<A> highest = Vector<A>{} - std::numeric_limits<A>::infinity();
+    std::int64_t j = 0;
+    for (; j + lanes<A> <= n; j += lanes<A>) {
+        const Vector<A> s = load(p + j);
+        highest = highest < s ? s : highest;
     }
-    for (std::int64_t j = 0; j < n; ++j) p[j] /= total;
+    A most = -std::numeric_limits<A>::infinity();
+    for (int i = 0; i < lanes<A>; ++i) most = std::max(most, highest[i]);
+    for (; j < n; ++j) most = std::max(most, p[j]);
+    each_vector<A>(0, n, [&](auto at) { at.store(p, fast_exp(at.load(p) - most)); });
+    Vector<A> sums{};
+    each_vector<A>(0, n, [&](auto at) { sums += at.load(p); });
+    const A share = A{1} / sum_of(sums);
+    each_vector<A>(0, n, [&](auto at) { at.store(p, at.load(p) * share); });
 }
 
-/// G query heads q[G,D] against n keys and values, `step` elements apart.
+/// The query heads of `heads` key/value heads, G to each, q[heads*G,D], against n keys and values[heads*D], `step`
+/// apart.
 template <class T>
 class Decode {
 public:
     using A = acc_t<T>;
-    Decode(std::int64_t G, std::int64_t D, std::int64_t capacity)
-        : G_(G), D_(D), p_(static_cast<std::size_t>(G * capacity)), sum_(static_cast<std::size_t>(G * D)) {}
+    Decode(std::int64_t heads, std::int64_t G, std::int64_t D, std::int64_t capacity)
+        : heads_(heads),
+          G_(G),
+          D_(D),
+          capacity_(capacity),
+          q_(static_cast<std::size_t>(heads * G * D)),
+          p_(static_cast<std::size_t>(heads * G * capacity)) {}
 
     void run(T* out, const T* q, const T* k, const T* v, std::int64_t n, std::int64_t step) {
         const A scale = A{1} / std::sqrt(static_cast<A>(D_));
-        for (std::int64_t j = 0; j < n; ++j)
-            for (std::int64_t g = 0; g < G_; ++g) {
-                A s = 0;
-#pragma omp simd reduction(+ : s)
-                for (std::int64_t d = 0; d < D_; ++d)
-                    s += static_cast<A>(q[g * D_ + d]) * static_cast<A>(k[j * step + d]);
-                p_[static_cast<std::size_t>(g * n + j)] = s * scale;
-            }
-        for (std::int64_t g = 0; g < G_; ++g) softmax(p_.data() + g * n, n);
-        std::fill(sum_.begin(), sum_.end(), A{0});
-        for (std::int64_t j = 0; j < n; ++j)
-            for (std::int64_t g = 0; g < G_; ++g) {
-                const A weight = p_[static_cast<std::size_t>(g * n + j)];
-                A* sum = sum_.data() + g * D_;
-                for (std::int64_t d = 0; d < D_; ++d) sum[d] += weight * static_cast<A>(v[j * step + d]);
-            }
-        for (std::int64_t i = 0; i < G_ * D_; ++i) out[i] = static_cast<T>(sum_[static_cast<std::size_t>(i)]);
+        for (std::int64_t i = 0; i < heads_ * G_ * D_; ++i)
+            q_[static_cast<std::size_t>(i)] = scale * static_cast<A>(q[i]);
+        // Keys are read in the order of memory, all heads of one after the other, and its value is sent for meanwhile.
+        for (std::int64_t j = 0; j < n; ++j) {
+            for (std::int64_t i = 0; i < heads_ * D_; i += 64 / static_cast<std::int64_t>(sizeof(T)))
+                __builtin_prefetch(v + j * step + i, 0, 2);
+            for (std::int64_t h = 0; h < heads_ * G_; ++h)
+                weights(h)[j] = dot(q_.data() + h * D_, k + j * step + h / G_ * D_);
+        }
+        for (std::int64_t h = 0; h < heads_ * G_; ++h) {
+            softmax(weights(h), n);
+            mean(out + h * D_, weights(h), v + h / G_ * D_, n, step);
+        }
     }
 
 private:
-    std::int64_t G_, D_;
-    std::vector<A> p_;    // [G, n]
-    std::vector<A> sum_;  // [G, D]
+    A* weights(std::int64_t h) { return p_.data() + h * capacity_; }
+
+    A dot(const A* query, const T* key) const {
+        Vector<A> sums{};
+        std::int64_t d = 0;
+        for (; d + lanes<A> <= D_; d += lanes<A>) sums += load(query + d) * load(key + d);
+        A rest = 0;
+        for (; d < D_; ++d) rest += query[d] * static_cast<A>(key[d]);
+        return sum_of(sums) + rest;
+    }
+
+    /// out[D] = the mean of n values weighed by p.
+    void mean(T* out, const A* p, const T* v, std::int64_t n, std::int64_t step) const {
+        std::int64_t d = 0;
+        for (; d + 4 * lanes<A> <= D_; d += 4 * lanes<A>) mean_of_vectors<4>(out + d, p, v + d, n, step);
+        for (; d + lanes<A> <= D_; d += lanes<A>) mean_of_vectors<1>(out + d, p, v + d, n, step);
+        for (; d < D_; ++d) {
+            A sum = 0;
+            for (std::int64_t j = 0; j < n; ++j) sum += p[j] * static_cast<A>(v[j * step + d]);
+            out[d] = static_cast<T>(sum);
+        }
+    }
+
+    template <int vectors>
+    static void mean_of_vectors(T* out, const A* p, const T* v, std::int64_t n, std::int64_t step) {
+        Vector<A> sums[vectors] = {};
+        for (std::int64_t j = 0; j < n; ++j)
+            for (int c = 0; c < vectors; ++c) sums[c] += p[j] * load(v + j * step + c * lanes<A>);
+        for (int c = 0; c < vectors; ++c) store(out + c * lanes<A>, sums[c]);
+    }
+
+    std::int64_t heads_, G_, D_, capacity_;
+    std::vector<A> q_;  // [heads*G, D], scaled
+    std::vector<A> p_;  // [heads*G, capacity]
 };
 
 }  // namespace
@@ -71,12 +110,13 @@ void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k,
     const std::int64_t group = q.dim(1) / row;
     const std::int32_t* slot = slots.data<std::int32_t>();
     const std::int32_t* length = lengths.data<std::int32_t>();
+    const std::int64_t heads = B >= 2 * num_threads() ? K : 1;  // few rows: the heads are shared out as well
     with_float(q.dtype(), [&]<class T>() {
-        parallel_for(B * K, 1, [&](std::int64_t begin, std::int64_t end) {
-            Decode<T> decode(group, head_dim, capacity);
+        parallel_for(B * (K / heads), 1, [&](std::int64_t begin, std::int64_t end) {
+            Decode<T> decode(heads, group, head_dim, capacity);
             for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t b = item / K;
-                const std::int64_t kv = item % K * head_dim;
+                const std::int64_t b = item / (K / heads);
+                const std::int64_t kv = item % (K / heads) * head_dim;
                 const std::int64_t query = b * q.dim(1) + kv * group;
                 const std::int64_t key = slot[b] * capacity * row + kv;
                 decode.run(out.data<T>() + query, q.data<T>() + query, cache_k.data<T>() + key, cache_v.data<T>() + key,

@@ -5,12 +5,6 @@
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
-namespace {
-
-constexpr std::int64_t grain = 16384;  // elements a thread takes at least: below this a second thread costs more
-
-}  // namespace
-
 void fill(const Tensor& y, double value) {
     if (y.dtype() == DType::i32) {
         std::fill_n(y.data<std::int32_t>(), y.numel(), static_cast<std::int32_t>(value));

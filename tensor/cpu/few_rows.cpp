@@ -9,7 +9,7 @@ namespace {
 /// y[i * n] for m rows of a: their products with one row of b. Rows of b follow each other in memory, and reading them
 /// one after the other, not side by side, is what the prefetcher likes.
 template <int m, class Y, class T>
-void dot_row(Y* y, std::int64_t n, const T* a, const T* b, std::int64_t k) {
+void dot_row(Y* y, std::int64_t n, const acc_t<T>* a, const T* b, std::int64_t k) {
     using A = acc_t<T>;
     constexpr int chains = 4;  // sums that do not wait for one another
     constexpr std::int64_t step = chains * lanes<A>;
@@ -28,11 +28,14 @@ void dot_row(Y* y, std::int64_t n, const T* a, const T* b, std::int64_t k) {
 }
 
 template <int m, class Y, class T>
-void product(Y* y, const T* a, const T* b, std::int64_t n, std::int64_t k) {
-    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / k);  // below this a second thread costs more
-    parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t j = begin; j < end; ++j) dot_row<m>(y + j, n, a, b + j * k, k);
-    });
+void product(Y* y, const acc_t<T>* a, const T* b, std::int64_t n, std::int64_t k) {
+    if (n * k < 65536 || num_threads() == 1) {  // below this a second thread costs more
+        for (std::int64_t j = 0; j < n; ++j) dot_row<m>(y + j, n, a, b + j * k, k);
+        return;
+    }
+    // Long runs of rows first, then ever shorter ones: the memory does not serve all threads alike.
+#pragma omp parallel for schedule(guided, 16)
+    for (std::int64_t j = 0; j < n; ++j) dot_row<m>(y + j, n, a, b + j * k, k);
 }
 
 }  // namespace
@@ -40,16 +43,13 @@ void product(Y* y, const T* a, const T* b, std::int64_t n, std::int64_t k) {
 void matmul_few_rows(const Tensor& y, const Tensor& a, const Tensor& b) {
     const std::int64_t n = y.dim(1);
     const std::int64_t k = a.dim(1);
+    const Tensor wide = a.to(accumulator_of(a.dtype()));  // once, not for each row of b
     with_float(a.dtype(), [&]<class T>() {
         with_float(y.dtype(), [&]<class Y>() {
-            for (std::int64_t i = 0; i < y.dim(0); i += 2) {
-                Y* out = y.data<Y>() + i * n;
-                const T* in = a.data<T>() + i * k;
-                if (i + 1 < y.dim(0))
-                    product<2>(out, in, b.data<T>(), n, k);
-                else
-                    product<1>(out, in, b.data<T>(), n, k);
-            }
+            if (y.dim(0) == 1)
+                product<1>(y.data<Y>(), wide.data<acc_t<T>>(), b.data<T>(), n, k);
+            else
+                product<2>(y.data<Y>(), wide.data<acc_t<T>>(), b.data<T>(), n, k);
         });
     });
 }

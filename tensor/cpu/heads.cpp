@@ -1,5 +1,6 @@
 // token_logprob and token_kl: the LM head, the softmax and the loss of each row, chunk by chunk. Rows that carry no
 // target are dropped before the product, so prompts cost nothing here.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>

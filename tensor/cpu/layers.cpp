@@ -1,7 +1,6 @@
 // RMSNorm, SwiGLU and the embedding table.
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/math.h"
@@ -31,7 +30,7 @@ void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor&
 
 namespace {
 
-/// The gradient of one row: dx (+)=, unless it is nullptr, and dw += (without rstd's sign lost: dy x rstd).
+/// The gradient of one row: dx (+)=, unless it is nullptr, and dw += dy x rstd.
 template <class T>
 void rmsnorm_row(T* dx, acc_t<T>* dw, const T* dy, const T* x, const T* w, acc_t<T> rstd, std::int64_t C,
                  bool accumulate) {
@@ -59,7 +58,7 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
     constexpr std::int64_t block = 64;
     const std::int64_t T_rows = x.dim(0);
     const std::int64_t C = x.dim(1);
-    const std::int64_t blocks = (T_rows + block - 1) / block;
+    const std::int64_t blocks = ceil_div(T_rows, block);
     with_float(x.dtype(), [&]<class T>() {
         using A = acc_t<T>;
         const Tensor sums = dw.defined() ? Tensor::zeros({blocks, C}, accumulator_of(x.dtype())) : Tensor();

@@ -2,7 +2,6 @@
 #include <dnnl.hpp>
 #include <map>
 #include <tuple>
-#include <unordered_map>
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/parallel.h"
@@ -40,8 +39,6 @@ dnnl::stream& stream() {
     static dnnl::stream instance(engine());
     return instance;
 }
-
-constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 
 using Layout = dnnl::memory::desc;
 
@@ -130,6 +127,8 @@ bool execute(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     const Layout layout = plan->packed_b;
     for (std::int64_t at = 0; at < m; at += p.m, p.m = std::min(p.m, m - at)) {
         plan = &plan_for(p);
+        require(plan->supported, "oneDNN has a kernel for the first ", most_rows,
+                " rows of a product, not for the last");
         if (plan->packed_b != layout) right = packed(*plan, p, b, storage);  // few rows may want another
         run(*plan, y + bytes(at * p.ldy, p.out), p.transpose_a ? a + bytes(at, p.in) : a, right);
     }
@@ -152,7 +151,7 @@ bool execute_in_slices(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     const std::int64_t whole = cut;
     std::int64_t slices = p.pack ? ceil_div(p.k * p.n, most_packed) : 1;
     if (long_sum) slices = std::max(slices, ceil_div(whole, most_terms));
-    const std::int64_t step = (ceil_div(whole, slices) + 63) & ~std::int64_t{63};  // whole register tiles
+    const std::int64_t step = round_up(ceil_div(whole, slices), 64);  // whole register tiles
     for (std::int64_t at = 0; at < whole; at += step) {
         cut = std::min(step, whole - at);
         std::byte* slice_a = cut_k ? a + bytes(p.transpose_a ? at * p.lda : at, p.in) : a;

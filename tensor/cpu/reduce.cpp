@@ -1,5 +1,4 @@
 // Sums over whole tensors: fixed blocks, summed block by block, so that no thread count changes a bit.
-#include <cmath>
 #include <vector>
 
 #include "tensor/cpu/cpu.h"
@@ -13,7 +12,7 @@ constexpr std::int64_t block = 4096;
 /// The sum over blocks of term(i), each block and then the blocks in order, in f64.
 template <class Term>
 double blocked_sum(std::int64_t n, const Term& term) {
-    const std::int64_t blocks = (n + block - 1) / block;
+    const std::int64_t blocks = ceil_div(n, block);
     std::vector<double> partial(static_cast<std::size_t>(blocks));
     parallel_for(blocks, 4, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t b = begin; b < end; ++b) {

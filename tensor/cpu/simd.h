@@ -2,10 +2,12 @@
 // processor's own instructions come out. Tensors of bf16 are widened on load and rounded to nearest even on store.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "tensor/dtype.h"
 #include "tensor/parallel.h"
@@ -96,24 +98,42 @@ inline void each_vector(std::int64_t begin, std::int64_t end, const Body& body) 
     if (i < end) body(Part{i, end - i});
 }
 
-/// The same over [0, n) on all threads. Small ranges stay on one: below this, a second thread costs more than it saves.
+/// Elements that a thread takes at least: below this a second one costs more than it saves.
+inline constexpr std::int64_t grain = 16384;
+
+/// The same over [0, n) on all threads.
 template <class A, class Body>
 void parallel_vectors(std::int64_t n, const Body& body) {
-    constexpr std::int64_t grain = 16384;
-    const std::int64_t vectors = (n + lanes<A> - 1) / lanes<A>;
+    const std::int64_t vectors = ceil_div(n, lanes<A>);
     parallel_for(vectors, grain / lanes<A>, [&](std::int64_t begin, std::int64_t end) {
         each_vector<A>(begin * lanes<A>, std::min(n, end * lanes<A>), body);
     });
 }
 
 /// The sum of the lanes, halves added to halves: always in the same order.
+template <class E, int n>
+inline E sum_of_lanes(const E* x) {
+    if constexpr (n == 1) {
+        return *x;
+    } else {
+        using Half [[gnu::vector_size(n / 2 * sizeof(E))]] = E;
+        Half low, high;
+        std::memcpy(&low, x, sizeof(low));
+        std::memcpy(&high, x + n / 2, sizeof(high));
+        low += high;
+        E sums[n / 2];
+        std::memcpy(sums, &low, sizeof(low));
+        return sum_of_lanes<E, n / 2>(sums);
+    }
+}
+
 template <class V>
 inline auto sum_of(const V& v) {
-    constexpr int n = sizeof(V) / sizeof(v[0]);
-    auto x = v;
-    for (int width = n / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i) x[i] += x[i + width];
-    return x[0];
+    using E = std::remove_cvref_t<decltype(v[0])>;
+    constexpr int n = sizeof(V) / sizeof(E);
+    E all[n];
+    std::memcpy(all, &v, sizeof(v));
+    return sum_of_lanes<E, n>(all);
 }
 
 template <class V>

@@ -14,8 +14,8 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <new>
 
+#include "tensor/allocator.h"
 #include "tensor/cpu/simd.h"
 
 namespace uipe::tensor::cpu {
@@ -43,29 +43,25 @@ inline constexpr std::int64_t numbers = ElementOf<T>::numbers;
 /// 16). The left operand is padded to a multiple of it.
 inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
 
-constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
-constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
-
 /// rows x stride elements, zero at first, each row aligned for vectors and padded to a multiple of them.
 template <class E>
 class Tile {
 public:
     Tile(std::int64_t rows, std::int64_t columns)
-        : stride_(round_up(columns, lanes<E>)), data_(new (std::align_val_t{64}) E[size(rows)]()) {}
+        : stride_(round_up(columns, lanes<E>)), data_(allocate(size(rows) * sizeof(E), {})) {
+        zero(rows);
+    }
 
-    E* row(std::int64_t i) { return data_.get() + i * stride_; }
-    const E* row(std::int64_t i) const { return data_.get() + i * stride_; }
+    E* row(std::int64_t i) { return static_cast<E*>(data_.get()) + i * stride_; }
+    const E* row(std::int64_t i) const { return static_cast<const E*>(data_.get()) + i * stride_; }
     std::int64_t stride() const { return stride_; }
-    void zero(std::int64_t rows) { std::fill_n(data_.get(), size(rows), E{0}); }
+    void zero(std::int64_t rows) { std::fill_n(row(0), size(rows), E{0}); }
 
 private:
-    struct Delete {
-        void operator()(E* p) const { ::operator delete[](p, std::align_val_t{64}); }
-    };
     std::size_t size(std::int64_t rows) const { return static_cast<std::size_t>(rows * stride_); }
 
     std::int64_t stride_;
-    std::unique_ptr<E[], Delete> data_;
+    std::shared_ptr<void> data_;
 };
 
 /// The numbers x[0], …, x[numbers - 1], `step` apart, as one element; those from `n` on are zero.
@@ -224,11 +220,13 @@ inline void pair_rows(Tile<Pair>& y, const Tile<float>& x, std::int64_t n, std::
         for (std::int64_t i = 0; i < columns; ++i) y.row(n / 2)[i] = bf16(x.row(n - 1)[i]).bits;
 }
 
-/// The same along the rows: y[j][e] = elements of row j.
+/// The same along the rows: y[j][e] = elements of row j, of an even number of columns.
 inline void pair_columns(Tile<Pair>& y, const Tile<float>& x, std::int64_t n, std::int64_t columns) {
     for (std::int64_t j = 0; j < n; ++j) {
-        auto* out = reinterpret_cast<bf16*>(y.row(j));
-        for (std::int64_t i = 0; i < columns; ++i) out[i] = x.row(j)[i];
+        const float* in = x.row(j);
+        Pair* out = y.row(j);
+        for (std::int64_t e = 0; e < columns / 2; ++e)
+            out[e] = bf16(in[2 * e]).bits | Pair{bf16(in[2 * e + 1]).bits} << 16;
     }
 }
 

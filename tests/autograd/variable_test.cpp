@@ -226,7 +226,8 @@ TEST(Memory, AnOpKeepsOnlyWhatItsBackwardReads) {
         {"rmsnorm", 1, [&](const Inputs& x) { return rmsnorm(x[0], vector, 1e-5); }, 1.125},  // and rstd[T]
         {"swiglu", 2, [](const Inputs& x) { return swiglu(x[0], x[1]); }, 2.0},
         {"rope", 1, [&](const Inputs& x) { return rope(x[0], index, 4, 1e4); }, 0.0},
-        {"token_logprob", 1, [&](const Inputs& x) { return token_logprob(x[0], square, index); }, 2.0},  // and dlogits[T,V]
+        {"token_logprob", 1, [&](const Inputs& x) { return token_logprob(x[0], square, index); },
+         2.0},  // and dlogits[T,V]
     };
     for (const auto& c : cases) EXPECT_NEAR(units_kept(c.run, c.inputs), c.units, 0.01) << c.op;
 }

@@ -169,6 +169,45 @@ TEST_F(Model, RecomputationGivesEqualBits) {
         }
 }
 
+/// Numbers of the activations' type that the forward pass of a batch keeps for the backward pass, as the ops' capture
+/// lists say: the stream before each norm, q and k turned, v, the heads' output, gate and up; and the gradient by the
+/// logits. In the accumulator's type: rstd of each norm, lse of each head.
+struct Kept {
+    double numbers, statistics;
+};
+
+Kept kept_of(const Config& c, std::int64_t T, std::int64_t targets) {
+    const auto count = [](std::int64_t n) { return static_cast<double>(n); };
+    const std::int64_t heads = 2 * (c.num_heads + c.num_kv_heads) * c.head_dim;
+    const std::int64_t layer = 2 * c.hidden_size + heads + 2 * c.intermediate_size;
+    return {count(T * (c.num_layers * layer + c.hidden_size) + targets * c.vocab_size),
+            count(T * (c.num_layers * (2 + c.num_heads) + 1))};
+}
+
+TEST_F(Model, AForwardPassKeepsWhatTheOpsListAndTheBackwardPassLetsItGo) {
+    Config config = small_config();
+    config.hidden_size = 64;
+    config.intermediate_size = 96;
+    config.num_layers = 3;
+    config.head_dim = 16;
+    config.max_position_embeddings = 2048;
+    const Batch batch = pack(random_sequences(config, {1500, 700}));
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+        const Llama model = lively_model(config, dtype);
+        const auto in_use = [] { return static_cast<double>(tensor::memory_stats().in_use); };
+        const double before = in_use();
+        autograd::Variable loss = autograd::sum(model.logprob(batch));
+        const Kept kept = kept_of(config, batch.T, batch.num_targets);
+        const double bytes = kept.numbers * static_cast<double>(tensor::size_of(dtype)) +
+                             kept.statistics * static_cast<double>(tensor::size_of(tensor::accumulator_of(dtype)));
+        EXPECT_NEAR(in_use() - before, bytes, 0.01 * bytes) << name_of(dtype);
+        double gradients = 0.0;
+        autograd::backward(loss);
+        for (const nn::Parameter& p : model.parameters()) gradients += static_cast<double>(p.variable.grad().nbytes());
+        EXPECT_NEAR(in_use() - before, gradients, 0.01 * bytes) << name_of(dtype);
+    }
+}
+
 TEST_F(Model, RecomputationHoldsOneBlockAtATime) {
     Config config = small_config();
     config.num_layers = 8;

@@ -46,11 +46,7 @@ llama::Config config_for(const World& world) {
     return c;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr std::int64_t steps = 60;  // which makes a step many times slower
-#else
 constexpr std::int64_t steps = 200;
-#endif
 
 /// The loss of each step of a pretraining run.
 std::vector<double> curve(const World& world, DType dtype) {
@@ -74,7 +70,7 @@ TEST(Curves, Bf16StaysWithinOnePercentOfF32) {
     const World world;
     const std::vector<double> wide = curve(world, DType::f32);
     const std::vector<double> narrow = curve(world, DType::bf16);
-    EXPECT_LT(wide.back(), 0.8 * wide.front()) << "nothing was learned, so nothing is compared";
+    EXPECT_LT(wide.back(), 0.7 * wide.front()) << "nothing was learned, so nothing is compared";
     double mean = 0.0;
     for (std::size_t i = 0; i < wide.size(); ++i) {
         const double off = narrow[i] / wide[i] - 1.0;

@@ -252,7 +252,6 @@ TEST_F(Training, AfterItsSecondStepNothingIsAskedOfTheSystem) {
             for (const bool recompute : {false, true}) {
                 SCOPED_TRACE(cat(objective.name, " ", tensor::name_of(dtype), recompute ? " recomputed" : ""));
                 const std::vector<tensor::MemoryStats> after = memory_of_steps(objective, dtype, recompute);
-                EXPECT_GT(after[1].allocations, 0U);
                 EXPECT_EQ(after.back().allocations, after[1].allocations);
                 EXPECT_EQ(after.back().reserved, after[1].reserved);
                 EXPECT_EQ(after.back().in_use, after[1].in_use) << "what a step leaves behind";
