@@ -239,12 +239,12 @@ def gemm(run):
                     for layout in ("NT", "NN", "TN"):
                         flops += count * 2.0 * 1024 * c * n
                         time += count * found[f"gemm/{dtype}_{layout}/T:1024/C:{c}/N:{n}"]["seconds"]
-                rate, roof = flops / time / 1e9, run.engine.roofs[-1][f"roof_{dtype}"]
-                rates.setdefault((dtype, model), []).append({"rate": rate, "roof": roof, "share": rate / roof})
+                rates.setdefault((dtype, model), []).append(flops / time / 1e9)
     for (dtype, model), rounds in rates.items():
-        run.figures.append(Figure(
-            "gemm", f"matrix products of a {model} step, {dtype}", f"{median(rounds, 'rate'):.0f} GFLOP/s",
-            f"roof {median(rounds, 'roof'):.0f} GFLOP/s", median(rounds, "share"), "share", *goals[dtype]))
+        # What the processor did in registers once, it can do: the best of the rounds, not their median.
+        rate, roof = statistics.median(rounds), max(r[f"roof_{dtype}"] for r in run.engine.roofs)
+        run.figures.append(Figure("gemm", f"matrix products of a {model} step, {dtype}", f"{rate:.0f} GFLOP/s",
+                                  f"roof {roof:.0f} GFLOP/s", rate / roof, "share", *goals[dtype]))
 
 
 def shares(run, group, pattern, roof, goals, what=lambda name: name):
