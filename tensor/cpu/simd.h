@@ -16,8 +16,10 @@ namespace uipe::tensor::cpu {
 
 #if defined(__AVX512F__)
 inline constexpr int vector_bytes = 64;
-#else
+#elif defined(__AVX__)
 inline constexpr int vector_bytes = 32;
+#else
+inline constexpr int vector_bytes = 16;
 #endif
 
 template <class E>
