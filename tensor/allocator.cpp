@@ -10,6 +10,9 @@
 #include <vector>
 
 #include "tensor/cpu/arena.h"
+#ifdef UIPE_CUDA
+#include "tensor/cuda/runtime.h"
+#endif
 
 namespace uipe::tensor {
 namespace {
@@ -46,6 +49,7 @@ public:
                 " in use; a smaller --micro-batch needs less");
         stats_.in_use += bytes;
         stats_.peak = std::max(stats_.peak, stats_.in_use);
+        if (poison) std::memset(block, 0xFF, bytes);
         return block;
     }
 
@@ -107,34 +111,88 @@ CpuAllocator& allocator() {
     return *instance;
 }
 
-void require_cpu(Device device) {
+#ifdef UIPE_CUDA
+
+/// Counts what is taken from the device's pool.
+class CudaAllocator {
+public:
+    void* take(std::size_t bytes) {
+        void* block = cuda::take_memory(bytes);
+        if (poison) cuda::set_bytes(block, 0xFF, bytes);
+        const std::lock_guard lock(mutex_);
+        stats_.in_use += bytes;
+        stats_.peak = std::max(stats_.peak, stats_.in_use);
+        if (const std::size_t size = cuda::pool_size(); size > stats_.reserved) {
+            stats_.reserved = size;
+            ++stats_.allocations;
+        }
+        return block;
+    }
+
+    void give(void* block, std::size_t bytes) {
+        cuda::give_memory(block);
+        const std::lock_guard lock(mutex_);
+        stats_.in_use -= bytes;
+    }
+
+    void release() {
+        cuda::trim_pool();
+        const std::lock_guard lock(mutex_);
+        stats_.reserved = cuda::pool_size();
+    }
+
+    MemoryStats stats() {
+        const std::lock_guard lock(mutex_);
+        return stats_;
+    }
+
+    void reset_peak() {
+        const std::lock_guard lock(mutex_);
+        stats_.peak = stats_.in_use;
+    }
+
+private:
+    std::mutex mutex_;
+    MemoryStats stats_;
+};
+
+CudaAllocator& cuda_allocator() {
+    static auto* instance = new CudaAllocator;
+    return *instance;
+}
+
+#endif
+
+/// Calls body with the allocator of `device`.
+template <class Body>
+decltype(auto) with_allocator(Device device, const Body& body) {
+#ifdef UIPE_CUDA
+    if (device.kind == Device::Kind::cuda) return body(cuda_allocator());
+#endif
     require_input(device.kind == Device::Kind::cpu, "this build has no CUDA backend; use --device cpu");
+    return body(allocator());
 }
 
 }  // namespace
 
 std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
-    require_cpu(device);
     require(bytes < std::size_t{1} << 62, "out of memory: ", bytes, " bytes asked");  // rounding must not wrap
-    const std::size_t size = rounded(bytes);
-    void* block = allocator().take(size);
-    if (poison) std::memset(block, 0xFF, size);
-    return {block, [size](void* p) { allocator().give(p, size); }};
+    return with_allocator(device, [bytes](auto& from) {
+        const std::size_t size = rounded(bytes);
+        return std::shared_ptr<void>(from.take(size), [size, &from](void* p) { from.give(p, size); });
+    });
 }
 
 MemoryStats memory_stats(Device device) {
-    require_cpu(device);
-    return allocator().stats();
+    return with_allocator(device, [](auto& a) { return a.stats(); });
 }
 
 void reset_peak(Device device) {
-    require_cpu(device);
-    allocator().reset_peak();
+    with_allocator(device, [](auto& a) { a.reset_peak(); });
 }
 
 void release_cache(Device device) {
-    require_cpu(device);
-    allocator().release();
+    with_allocator(device, [](auto& a) { a.release(); });
 }
 
 void set_poison(bool on) { poison = on; }

@@ -40,12 +40,12 @@ struct bf16 {
     std::uint16_t bits = 0;
 
     bf16() = default;
-    bf16(float value) {  // NOLINT: implicit, as the built-in types are
+    constexpr bf16(float value) {  // NOLINT: implicit, as the built-in types are
         const auto u = std::bit_cast<std::uint32_t>(value);
         const bool nan = (u & 0x7fffffffU) > 0x7f800000U;
         bits = nan ? std::uint16_t{0x7fff} : static_cast<std::uint16_t>((u + 0x7fffU + ((u >> 16) & 1U)) >> 16);
     }
-    operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }  // NOLINT
+    constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }  // NOLINT
 };
 
 template <class T>

@@ -4,12 +4,29 @@
 #include <algorithm>
 
 #include "tensor/cpu/cpu.h"
+#ifdef UIPE_CUDA
+#include "tensor/cuda/cuda.h"
+#endif
+
+// Calls the implementation of the device that `t` is on. (A macro: the call is one of two functions of one name.)
+#ifdef UIPE_CUDA
+#define DISPATCH(t, ...) return (t).device().kind == Device::Kind::cuda ? cuda::__VA_ARGS__ : cpu::__VA_ARGS__
+#else
+#define DISPATCH(t, ...) return cpu::__VA_ARGS__
+#endif
 
 namespace uipe::tensor {
 namespace {
 
 /// Throws unless `ok`, naming the op and the shapes and types of its operands.
 void check(bool ok, const char* op, const char* rule, std::initializer_list<const Tensor*> operands) {
+    const Tensor* first = nullptr;
+    for (const Tensor* t : operands) {
+        if (!t->defined() || t->dtype() == DType::i32) continue;
+        if (first == nullptr) first = t;
+        require(t->device() == first->device(), op, ": operands on ", name_of(first->device()), " and on ",
+                name_of(t->device()));
+    }
     if (ok) return;
     std::string text = cat(op, ": ", rule, "; got");
     for (const Tensor* t : operands)
@@ -78,65 +95,65 @@ void check_dlogits(const char* op, const Tensor& dlogits, const Tensor& w, std::
 
 }  // namespace
 
-void fill(const Tensor& y, double value) { cpu::fill(y, value); }
+void fill(const Tensor& y, double value) { DISPATCH(y, fill(y, value)); }
 
 void copy(const Tensor& y, const Tensor& x) {
     check(is_float(y) && is_float(x) && y.shape() == x.shape(), "copy", "equal shapes, float types", {&y, &x});
-    cpu::copy(y, x);
+    DISPATCH(y, copy(y, x));
 }
 
 void axpby(const Tensor& y, double a, const Tensor& x, double b) {
     check(is_float(y) && is_float(x) && y.numel() == x.numel(), "axpby", "equal sizes, float types", {&y, &x});
-    cpu::axpby(y, a, x, b);
+    DISPATCH(y, axpby(y, a, x, b));
 }
 
 void mul(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate) {
     check(is_float(y) && alike(y, a) && alike(y, b), "mul", "operands alike", {&y, &a, &b});
-    cpu::mul(y, a, b, accumulate);
+    DISPATCH(y, mul(y, a, b, accumulate));
 }
 
 void add(const Tensor& y, const Tensor& x, const Tensor& r) {
     check(is_float(y) && alike(y, x) && alike(y, r), "add", "operands alike", {&y, &x, &r});
-    cpu::add(y, x, r);
+    DISPATCH(y, add(y, x, r));
 }
 
 void log_sigmoid(const Tensor& y, const Tensor& x) {
     check(is_float(y) && alike(y, x), "log_sigmoid", "operands alike", {&y, &x});
-    cpu::log_sigmoid(y, x);
+    DISPATCH(y, log_sigmoid(y, x));
 }
 
 void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, bool accumulate) {
     check(is_float(dx) && alike(dx, dy) && alike(dx, x), "log_sigmoid_backward", "operands alike", {&dx, &dy, &x});
-    cpu::log_sigmoid_backward(dx, dy, x, accumulate);
+    DISPATCH(dx, log_sigmoid_backward(dx, dy, x, accumulate));
 }
 
 void sum(const Tensor& y, const Tensor& x) {
     check(is_float(y) && is_float(x) && y.numel() == 1, "sum", "y[1], float types", {&y, &x});
-    cpu::sum(y, x);
+    DISPATCH(y, sum(y, x));
 }
 
 double sum_of_squares(const Tensor& x) {
     check(is_float(x), "sum_of_squares", "a float tensor", {&x});
-    return cpu::sum_of_squares(x);
+    DISPATCH(x, sum_of_squares(x));
 }
 
 bool all_finite(const Tensor& x) {
     check(is_float(x), "all_finite", "a float tensor", {&x});
-    return cpu::all_finite(x);
+    DISPATCH(x, all_finite(x));
 }
 
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens) {
     check(is_float(x) && x.rank() == 1 && y.dtype() == x.dtype() && y.numel() == cu_seqlens.numel() - 1, "segment_sum",
           "y[B], x[T], cu_seqlens[B+1]", {&y, &x, &cu_seqlens});
     check_cu_seqlens("segment_sum", cu_seqlens, x.dim(0));
-    cpu::segment_sum(y, x, cu_seqlens);
+    DISPATCH(y, segment_sum(y, x, cu_seqlens));
 }
 
 void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_seqlens, bool accumulate) {
     check(is_float(dx) && dx.rank() == 1 && dy.dtype() == dx.dtype() && dy.numel() == cu_seqlens.numel() - 1,
           "segment_sum_backward", "dx[T], dy[B], cu_seqlens[B+1]", {&dx, &dy, &cu_seqlens});
     check_cu_seqlens("segment_sum_backward", cu_seqlens, dx.dim(0));
-    cpu::segment_sum_backward(dx, dy, cu_seqlens, accumulate);
+    DISPATCH(dx, segment_sum_backward(dx, dy, cu_seqlens, accumulate));
 }
 
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate) {
@@ -144,7 +161,7 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
                     (y.dtype() == a.dtype() || is_acc(y, a)) && y.dim(0) == a.dim(transpose_a ? 1 : 0) &&
                     y.dim(1) == b.dim(transpose_b ? 0 : 1) && a.dim(transpose_a ? 0 : 1) == b.dim(transpose_b ? 1 : 0);
     check(ok, "matmul", transpose_a ? "y[M,N] = a[K,M]^T b" : "y[M,N] = a[M,K] b", {&y, &a, &b});
-    cpu::matmul(y, a, transpose_a, b, transpose_b, accumulate);
+    DISPATCH(y, matmul(y, a, transpose_a, b, transpose_b, accumulate));
 }
 
 void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens) {
@@ -152,7 +169,7 @@ void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens) {
               y.shape() == Shape{tokens.numel(), table.dim(1)},
           "embedding", "y[T,C], table[V,C], tokens[T]", {&y, &table, &tokens});
     check_indices("embedding", tokens, 0, table.dim(0));
-    cpu::embedding(y, table, tokens);
+    DISPATCH(y, embedding(y, table, tokens));
 }
 
 void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& tokens) {
@@ -160,14 +177,14 @@ void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& to
               dy.shape() == Shape{tokens.numel(), dtable.dim(1)},
           "embedding_backward", "dtable[V,C], dy[T,C], tokens[T]", {&dtable, &dy, &tokens});
     check_indices("embedding_backward", tokens, 0, dtable.dim(0));
-    cpu::embedding_backward(dtable, dy, tokens);
+    DISPATCH(dtable, embedding_backward(dtable, dy, tokens));
 }
 
 void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps) {
     check(is_float(x) && x.rank() == 2 && alike(y, x) && w.dtype() == x.dtype() && w.shape() == Shape{x.dim(1)} &&
               is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
           "rmsnorm", "y and x[T,C], w[C], rstd[T]", {&y, &rstd, &x, &w});
-    cpu::rmsnorm(y, rstd, x, w, eps);
+    DISPATCH(y, rmsnorm(y, rstd, x, w, eps));
 }
 
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
@@ -176,19 +193,19 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
               w.shape() == Shape{x.dim(1)} && (!dw.defined() || (is_acc(dw, x) && dw.shape() == w.shape())) &&
               is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
           "rmsnorm_backward", "dx, dy and x[T,C], w and dw[C], rstd[T]", {&dx, &dw, &dy, &x, &w, &rstd});
-    cpu::rmsnorm_backward(dx, dw, dy, x, w, rstd, accumulate_dx);
+    DISPATCH(x, rmsnorm_backward(dx, dw, dy, x, w, rstd, accumulate_dx));
 }
 
 void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) {
     check(is_float(y) && alike(y, gate) && alike(y, up), "swiglu", "operands alike", {&y, &gate, &up});
-    cpu::swiglu(y, gate, up);
+    DISPATCH(y, swiglu(y, gate, up));
 }
 
 void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, const Tensor& gate, const Tensor& up,
                      bool accumulate_gate, bool accumulate_up) {
     check(is_float(dy) && alike(dgate, dy) && alike(dup, dy) && alike(gate, dy) && alike(up, dy), "swiglu_backward",
           "operands alike", {&dgate, &dup, &dy, &gate, &up});
-    cpu::swiglu_backward(dgate, dup, dy, gate, up, accumulate_gate, accumulate_up);
+    DISPATCH(dgate, swiglu_backward(dgate, dup, dy, gate, up, accumulate_gate, accumulate_up));
 }
 
 void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_t head_dim, double theta, bool inverse,
@@ -196,7 +213,7 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
     check(is_float(x) && x.rank() == 2 && alike(y, x) && is_index(positions) && positions.numel() == x.dim(0) &&
               head_dim > 0 && head_dim % 2 == 0 && x.dim(1) % head_dim == 0,
           "rope", "y and x[T,heads*D], positions[T], D even", {&y, &x, &positions});
-    cpu::rope(y, x, positions, head_dim, theta, inverse, accumulate);
+    DISPATCH(y, rope(y, x, positions, head_dim, theta, inverse, accumulate));
 }
 
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -204,7 +221,7 @@ void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tens
     check_attention("attention", q, k, v, cu_queries, cu_keys, head_dim);
     check(alike(out, q) && is_acc(lse, q) && lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim}, "attention",
           "out like q, lse[T,H]", {&out, &lse, &q});
-    cpu::attention(out, lse, q, k, v, cu_queries, cu_keys, head_dim);
+    DISPATCH(out, attention(out, lse, q, k, v, cu_queries, cu_keys, head_dim));
 }
 
 void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
@@ -215,8 +232,8 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
     check(alike(dq, q) && alike(dk, k) && alike(dv, v) && alike(dout, q) && alike(out, q) && is_acc(lse, q) &&
               lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim},
           "attention_backward", "gradients like their tensors, lse[T,H]", {&dq, &dk, &dv, &dout, &out, &lse});
-    cpu::attention_backward(dq, dk, dv, dout, q, k, v, out, lse, cu_seqlens, head_dim, accumulate_q, accumulate_k,
-                            accumulate_v);
+    DISPATCH(dq, attention_backward(dq, dk, dv, dout, q, k, v, out, lse, cu_seqlens, head_dim, accumulate_q,
+                                    accumulate_k, accumulate_v));
 }
 
 void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k, const Tensor& cache_v,
@@ -229,7 +246,7 @@ void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k,
           {&out, &q, &cache_k, &cache_v, &slots, &lengths});
     check_indices("attention_decode slots", slots, 0, cache_k.dim(0));
     check_indices("attention_decode lengths", lengths, 1, cache_k.dim(1) + 1);
-    cpu::attention_decode(out, q, cache_k, cache_v, slots, lengths, head_dim);
+    DISPATCH(out, attention_decode(out, q, cache_k, cache_v, slots, lengths, head_dim));
 }
 
 void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions) {
@@ -238,7 +255,7 @@ void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, cons
           "cache_write", "cache[S,capacity,K*D], x[T,K*D], slots[T], positions[T]", {&cache, &x, &slots, &positions});
     check_indices("cache_write slots", slots, 0, cache.dim(0));
     check_indices("cache_write positions", positions, 0, cache.dim(1));
-    cpu::cache_write(cache, x, slots, positions);
+    DISPATCH(cache, cache_write(cache, x, slots, positions));
 }
 
 std::int64_t num_targets(const Tensor& targets) {
@@ -260,7 +277,7 @@ void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, co
           "token_logprob", "logp, targets and argmax [T]", {&logp, &hidden, &targets, &argmax});
     check_indices("token_logprob targets", targets, -1, w.dim(0));
     check_dlogits("token_logprob", dlogits, w, num_targets(targets));
-    cpu::token_logprob(logp, hidden, w, targets, argmax, dlogits);
+    DISPATCH(logp, token_logprob(logp, hidden, w, targets, argmax, dlogits));
 }
 
 void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
@@ -271,7 +288,7 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
           "dlogp and targets [T]", {&dlogp, &hidden, &targets});
     check_indices("token_logprob_backward targets", targets, -1, w.dim(0));
     check_dlogits("token_logprob_backward", dlogits, w, num_targets(targets));
-    cpu::token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, accumulate_hidden, dlogits);
+    DISPATCH(hidden, token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, accumulate_hidden, dlogits));
 }
 
 void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
@@ -283,7 +300,7 @@ void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Ten
           "token_kl", "kl and mask [T]; one type, one T and one V on both sides",
           {&kl, &hidden, &w, &hidden_ref, &w_ref, &mask});
     check_dlogits("token_kl", dlogits, w, num_taken(mask, hidden.dim(0)));
-    cpu::token_kl(kl, hidden, w, hidden_ref, w_ref, mask, dlogits);
+    DISPATCH(kl, token_kl(kl, hidden, w, hidden_ref, w_ref, mask, dlogits));
 }
 
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
@@ -297,7 +314,8 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
           "token_kl_backward", "dkl and mask [T]; one type, one T and one V on both sides",
           {&dkl, &hidden, &hidden_ref, &mask});
     check_dlogits("token_kl_backward", dlogits, w, num_taken(mask, hidden.dim(0)));
-    cpu::token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, mask, accumulate_hidden, dlogits);
+    DISPATCH(hidden,
+             token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, mask, accumulate_hidden, dlogits));
 }
 
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w) { matmul(out, hidden, false, w, true); }
@@ -307,18 +325,18 @@ void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Ten
     check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && alike(m, master) &&
               alike(v, master) && alike(grad, master),
           "adamw", "master, m, v and grad alike, in the accumulator's type of param", {&param, &master, &m, &v, &grad});
-    cpu::adamw(param, master, m, v, grad, step);
+    DISPATCH(param, adamw(param, master, m, v, grad, step));
 }
 
 void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha) {
     check(is_float(y) && is_float(x_u) && is_float(x_0) && y.shape() == x_u.shape() && y.shape() == x_0.shape(),
           "extrapolate", "equal shapes, float types", {&y, &x_u, &x_0});
-    cpu::extrapolate(y, x_u, x_0, alpha);
+    DISPATCH(y, extrapolate(y, x_u, x_0, alpha));
 }
 
 void fill_normal(const Tensor& y, double std, std::uint64_t seed, std::uint64_t stream) {
     check(is_float(y), "fill_normal", "a float tensor", {&y});
-    cpu::fill_normal(y, std, seed, stream);
+    DISPATCH(y, fill_normal(y, std, seed, stream));
 }
 
 }  // namespace uipe::tensor

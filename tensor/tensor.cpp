@@ -5,8 +5,47 @@
 
 #include "tensor/allocator.h"
 #include "tensor/ops.h"
+#ifdef UIPE_CUDA
+#include "tensor/cuda/runtime.h"
+#endif
 
 namespace uipe::tensor {
+namespace {
+
+/// Copies between any two devices.
+void move_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
+    if (bytes == 0) return;
+    const bool down = from_device.kind == Device::Kind::cuda;
+    const bool up = to_device.kind == Device::Kind::cuda;
+    if (!up && !down) {
+        std::memcpy(to, from, bytes);
+        return;
+    }
+#ifdef UIPE_CUDA
+    if (up && down)
+        cuda::copy_within(to, from, bytes);
+    else if (up)
+        cuda::upload(to, from, bytes);
+    else
+        cuda::download(to, from, bytes);
+#endif
+}
+
+}  // namespace
+
+const char* name_of(Device device) { return device.kind == Device::Kind::cpu ? "cpu" : "cuda"; }
+
+Device device_named(const std::string& name) {
+    if (name == "cpu") return {};
+    require_input(name == "cuda", "unknown device '", name, "'; known: cpu, cuda");
+#ifdef UIPE_CUDA
+    const std::string missing = cuda::what_is_missing();
+    require_input(missing.empty(), "--device cuda: ", missing);
+    return {Device::Kind::cuda};
+#else
+    throw InputError("--device cuda: this program was built without CUDA; ./run build cuda builds it with");
+#endif
+}
 
 std::int64_t numel(const Shape& shape) {
     std::int64_t n = 1;
@@ -28,10 +67,14 @@ Tensor Tensor::empty(Shape shape, DType dtype, Device device) {
     t.numel_ = tensor::numel(shape);
     t.shape_ = std::move(shape);
     t.dtype_ = dtype;
-    t.device_ = device;
-    auto storage = allocate(t.nbytes(), device);
+    t.device_ = dtype == DType::i32 ? Device{} : device;
+    auto storage = allocate(t.nbytes(), t.device_);
     t.data_ = storage.get();
     t.storage_ = std::move(storage);
+    if (dtype == DType::i32) {
+        t.storage_bytes_ = t.nbytes();
+        t.device_copy_ = std::make_shared<std::shared_ptr<void>>();
+    }
     return t;
 }
 
@@ -83,7 +126,7 @@ Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {
 
 Tensor Tensor::clone() const {
     Tensor t = empty(shape_, dtype_, device_);
-    if (nbytes() > 0) std::memcpy(t.data_, data_, nbytes());
+    move_bytes(t.data_, t.device_, data_, device_, nbytes());
     return t;
 }
 
@@ -94,25 +137,34 @@ Tensor Tensor::to(DType dtype) const {
     return t;
 }
 
+Tensor Tensor::to(Device device) const {
+    if (device == device_ || dtype_ == DType::i32) return *this;
+    Tensor t = empty(shape_, dtype_, device);
+    move_bytes(t.data_, device, data_, device_, nbytes());
+    return t;
+}
+
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-    const T* begin = data<T>();
+    const Tensor here = to(Device{});
+    const T* begin = here.data<T>();
     return std::vector<T>(begin, begin + numel_);
 }
 
 double Tensor::item() const {
     require(numel_ == 1, "item() of a tensor of shape ", to_string(shape_));
+    const Tensor here = to(Device{});
     switch (dtype_) {
         case DType::f64:
-            return *data<double>();
+            return *here.data<double>();
         case DType::f32:
-            return *data<float>();
+            return *here.data<float>();
         case DType::bf16:
-            return *data<bf16>();
+            return *here.data<bf16>();
         case DType::i32:
             break;
     }
-    return *data<std::int32_t>();
+    return *here.data<std::int32_t>();
 }
 
 template Tensor Tensor::from(const std::vector<double>&, Shape);

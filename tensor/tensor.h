@@ -1,6 +1,8 @@
 // The Tensor handle: a shape and an element type over shared storage.
 // Tensors are dense and row-major, always: a view is a range of rows, or another shape over the same bytes.
 // A transposed operand is a flag of matmul, never a stride.
+// Floats live on a device; index tensors (i32) always on the host, where they are made and checked. A device that needs
+// one keeps a copy beside it from its first use on, so an index tensor must not be written after an op has seen it.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +25,10 @@ struct Device {
     int index = 0;
     bool operator==(const Device&) const = default;
 };
+/// "cpu" or "cuda"; InputError lists them, or says what is missing for CUDA.
+Device device_named(const std::string& name);
+/// "cpu" or "cuda".
+const char* name_of(Device device);
 
 class Tensor {
 public:
@@ -48,13 +54,15 @@ public:
     DType dtype() const { return dtype_; }
     Device device() const { return device_; }
 
-    void* raw() const { return data_; }
-    /// The elements as T; Error when T is not the element type.
+    /// The elements as T, in memory of the host; Error when T is not the element type, or they are on a device.
     template <class T>
     T* data() const {
-        require(dtype_of<T> == dtype_, "tensor of ", name_of(dtype_), " read as ", name_of(dtype_of<T>));
+        require(dtype_of<T> == dtype_ && device_.kind == Device::Kind::cpu, "tensor of ", name_of(dtype_), " on ",
+                name_of(device_), " read as ", name_of(dtype_of<T>), " on cpu");
         return static_cast<T*>(data_);
     }
+    /// Where the elements are, on their device.
+    void* raw() const { return data_; }
 
     /// The same elements under another shape of equal size.
     Tensor view(Shape shape) const;
@@ -64,13 +72,27 @@ public:
     Tensor clone() const;
     /// This tensor when it already has the type, else a converted copy.
     Tensor to(DType dtype) const;
+    /// This tensor when it is there already, else a copy there. An index tensor stays on the host.
+    Tensor to(Device device) const;
+    /// The elements; waits for a device.
     template <class T>
     std::vector<T> to_vector() const;
-    /// The only element, as f64.
+    /// The only element, as f64; waits for a device.
     double item() const;
+
+    /// The device copy of an index tensor, kept with its storage: empty until a backend has made it.
+    std::shared_ptr<void>& device_copy() const { return *device_copy_; }
+    /// Bytes from the begin of the storage to the first element.
+    std::ptrdiff_t offset() const {
+        return static_cast<std::byte*>(data_) - static_cast<const std::byte*>(storage_.get());
+    }
+    /// Bytes of the storage that index tensors share.
+    std::size_t storage_bytes() const { return storage_bytes_; }
 
 private:
     std::shared_ptr<const void> storage_;
+    std::shared_ptr<std::shared_ptr<void>> device_copy_;  // of index tensors only
+    std::size_t storage_bytes_ = 0;
     void* data_ = nullptr;
     Shape shape_;
     std::int64_t numel_ = 0;

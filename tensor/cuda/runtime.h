@@ -1,0 +1,84 @@
+// The device's memory, copies and stream: CUDA's (runtime_cuda.cu), or the host's under the emulator
+// (runtime_emulated.cpp). All work is queued on one stream, in order; functions that wait for it say so.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <string>
+
+#include "tensor/base/error.h"
+
+#ifdef __CUDACC__
+#include <cuda_runtime_api.h>
+#endif
+
+struct CUstream_st;
+
+namespace uipe::tensor::cuda {
+
+using Stream = CUstream_st*;
+
+/// Empty when a device can be used, else what is missing, in words.
+std::string what_is_missing();
+/// "NVIDIA H200", or "emulator".
+std::string device_name();
+/// Bytes of memory of the device, and of those free now.
+struct DeviceMemory {
+    std::size_t total = 0, free = 0;
+};
+DeviceMemory device_memory();
+/// How many blocks may run at once at least: multiprocessors.
+int multiprocessors();
+
+/// The stream of all work; the first call starts the device. InputError when there is none.
+Stream stream();
+/// Waits until all queued work is done.
+void synchronize();
+
+/// Queued copies. Host memory is read before upload() returns, by way of pinned buffers; download() waits.
+void upload(void* device, const void* host, std::size_t bytes);
+void download(void* host, const void* device, std::size_t bytes);
+void copy_within(void* to, const void* from, std::size_t bytes);
+void set_bytes(void* device, std::uint8_t value, std::size_t bytes);
+
+/// Seconds on the device between two marks in the queue.
+class Stopwatch {
+public:
+    Stopwatch();
+    ~Stopwatch();
+    Stopwatch(const Stopwatch&) = delete;
+    Stopwatch& operator=(const Stopwatch&) = delete;
+    void start();
+    void stop();
+    /// Waits for the second mark.
+    double seconds();
+
+private:
+    void* events_[2] = {};
+};
+
+/// Names what is queued until its end, for profilers. `name` must outlive the range.
+class Range {
+public:
+    explicit Range(const char* name);
+    ~Range();
+    Range(const Range&) = delete;
+    Range& operator=(const Range&) = delete;
+};
+
+/// Memory of the device, from its stream-ordered pool, which keeps what comes back: a block may be given back while
+/// queued work still uses it. Error when there is not enough.
+void* take_memory(std::size_t bytes);
+void give_memory(void* block);
+/// Bytes the pool holds, in use or not.
+std::size_t pool_size();
+/// Lets the pool give back what is not in use.
+void trim_pool();
+
+#ifdef __CUDACC__
+/// Throws Error, with the place and CUDA's own words, unless the call succeeded.
+void check(cudaError_t result, const std::source_location& where = std::source_location::current());
+#endif
+
+}  // namespace uipe::tensor::cuda

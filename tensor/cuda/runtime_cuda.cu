@@ -1,0 +1,186 @@
+// runtime.h on a GPU.
+#ifdef __CUDACC__
+
+#include <nvtx3/nvToolsExt.h>
+
+#include <cstring>
+#include <mutex>
+
+#include "tensor/cuda/runtime.h"
+
+namespace uipe::tensor::cuda {
+
+void check(cudaError_t result, const std::source_location& where) {
+    if (result == cudaSuccess) return;
+    const std::string file = where.file_name();
+    throw Error(cat("CUDA: ", cudaGetErrorString(result), " (", cudaGetErrorName(result), ") at ",
+                    file.substr(file.find_last_of('/') + 1), ":", where.line()));
+}
+
+std::string what_is_missing() {
+    static const std::string answer = []() -> std::string {
+        int count = 0;  // left as it is when there is no driver
+        const cudaError_t result = cudaGetDeviceCount(&count);
+        if (result == cudaErrorInsufficientDriver)
+            return "no NVIDIA driver is loaded, or one older than this program's CUDA " +
+                   std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+        if (result != cudaSuccess) return cudaGetErrorString(result);
+        if (count == 0) return "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES?)";
+        cudaDeviceProp properties{};
+        check(cudaGetDeviceProperties(&properties, 0));
+        if (properties.major < 8)
+            return cat(properties.name, " has compute capability ", properties.major, ".", properties.minor,
+                       "; 8.0 (A100) or newer is needed");
+        return {};
+    }();
+    return answer;
+}
+
+namespace {
+
+/// What every call needs, made at first use.
+class Context {
+public:
+    static Context& instance() {
+        static Context context;
+        return context;
+    }
+
+    cudaStream_t stream = nullptr;
+    cudaMemPool_t pool = nullptr;
+    cudaDeviceProp properties{};
+
+    /// A pinned buffer of at least `bytes` that no queued copy reads any more: there are two, used in turns.
+    struct Pinned {
+        void* data = nullptr;
+        std::size_t size = 0;
+        cudaEvent_t done = nullptr;
+    };
+    Pinned& pinned(std::size_t bytes) {
+        turn_ = 1 - turn_;
+        Pinned& buffer = pinned_[turn_];
+        check(cudaEventSynchronize(buffer.done));
+        if (buffer.size < bytes) {
+            if (buffer.data != nullptr) check(cudaFreeHost(buffer.data));
+            buffer.data = nullptr;
+            check(cudaMallocHost(&buffer.data, bytes));
+            buffer.size = bytes;
+        }
+        return buffer;
+    }
+
+private:
+    Context() {
+        require_input(what_is_missing().empty(), "--device cuda: ", what_is_missing());
+        check(cudaSetDevice(0));
+        check(cudaGetDeviceProperties(&properties, 0));
+        check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        check(cudaDeviceGetDefaultMemPool(&pool, 0));
+        std::uint64_t keep_all = UINT64_MAX;
+        check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_all));
+        for (Pinned& buffer : pinned_) check(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming));
+    }
+
+    Pinned pinned_[2];
+    int turn_ = 0;
+};
+
+Context& context() { return Context::instance(); }
+
+constexpr std::size_t most_at_once = std::size_t{32} << 20;  // of a copy through pinned memory
+
+}  // namespace
+
+std::string device_name() { return context().properties.name; }
+DeviceMemory device_memory() {
+    (void)context();
+    DeviceMemory m;
+    check(cudaMemGetInfo(&m.free, &m.total));
+    return m;
+}
+int multiprocessors() { return context().properties.multiProcessorCount; }
+
+Stream stream() { return context().stream; }
+void synchronize() { check(cudaStreamSynchronize(context().stream)); }
+
+void upload(void* device, const void* host, std::size_t bytes) {
+    for (std::size_t at = 0; at < bytes; at += most_at_once) {
+        const std::size_t n = bytes - at < most_at_once ? bytes - at : most_at_once;
+        Context::Pinned& buffer = context().pinned(n);
+        std::memcpy(buffer.data, static_cast<const std::byte*>(host) + at, n);
+        check(cudaMemcpyAsync(static_cast<std::byte*>(device) + at, buffer.data, n, cudaMemcpyHostToDevice, stream()));
+        check(cudaEventRecord(buffer.done, stream()));
+    }
+}
+
+void download(void* host, const void* device, std::size_t bytes) {
+    for (std::size_t at = 0; at < bytes; at += most_at_once) {
+        const std::size_t n = bytes - at < most_at_once ? bytes - at : most_at_once;
+        Context::Pinned& buffer = context().pinned(n);
+        check(cudaMemcpyAsync(buffer.data, static_cast<const std::byte*>(device) + at, n, cudaMemcpyDeviceToHost,
+                              stream()));
+        synchronize();
+        std::memcpy(static_cast<std::byte*>(host) + at, buffer.data, n);
+    }
+}
+
+void copy_within(void* to, const void* from, std::size_t bytes) {
+    if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()));
+}
+
+void set_bytes(void* device, std::uint8_t value, std::size_t bytes) {
+    if (bytes > 0) check(cudaMemsetAsync(device, value, bytes, stream()));
+}
+
+Stopwatch::Stopwatch() {
+    for (void*& event : events_) {
+        cudaEvent_t made = nullptr;
+        check(cudaEventCreate(&made));
+        event = made;
+    }
+}
+Stopwatch::~Stopwatch() {
+    for (void* event : events_) cudaEventDestroy(static_cast<cudaEvent_t>(event));
+}
+void Stopwatch::start() { check(cudaEventRecord(static_cast<cudaEvent_t>(events_[0]), stream())); }
+void Stopwatch::stop() { check(cudaEventRecord(static_cast<cudaEvent_t>(events_[1]), stream())); }
+double Stopwatch::seconds() {
+    check(cudaEventSynchronize(static_cast<cudaEvent_t>(events_[1])));
+    float ms = 0;
+    check(cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(events_[0]), static_cast<cudaEvent_t>(events_[1])));
+    return ms * 1e-3;
+}
+
+Range::Range(const char* name) { nvtxRangePushA(name); }
+Range::~Range() { nvtxRangePop(); }
+
+void* take_memory(std::size_t bytes) {
+    void* block = nullptr;
+    const cudaError_t result =
+        cudaMallocFromPoolAsync(&block, bytes == 0 ? 1 : bytes, context().pool, context().stream);
+    if (result == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        const DeviceMemory memory = device_memory();
+        throw Error(cat("out of memory on ", device_name(), ": ", bytes, " bytes asked, ", memory.free, " of ",
+                        memory.total, " free; a smaller --micro-batch or --recompute needs less"));
+    }
+    check(result);
+    return block;
+}
+void give_memory(void* block) {
+    // Runs in destructors, at exit too, when the driver may be gone: then the memory is gone as well.
+    (void)cudaFreeAsync(block, context().stream);
+}
+std::size_t pool_size() {
+    std::uint64_t bytes = 0;
+    check(cudaMemPoolGetAttribute(context().pool, cudaMemPoolAttrReservedMemCurrent, &bytes));
+    return bytes;
+}
+void trim_pool() {
+    synchronize();
+    check(cudaMemPoolTrimTo(context().pool, 0));
+}
+
+}  // namespace uipe::tensor::cuda
+
+#endif
