@@ -54,6 +54,12 @@ Layout in_any_layout(const Problem& p) {
     return {dnnl::memory::dims{p.k, p.n}, dtype, dnnl::memory::format_tag::any};
 }
 
+Problem as_it_lies(Problem p) {
+    p.pack = false;
+    return p;
+}
+
+/// Where oneDNN likes b in plain rows best, its kernel packs b itself, transposed or not: a copy would only cost time.
 Plan make_plan(const Problem& p) {
     Plan plan;
     plan.a = describe(p.m, p.k, p.in, p.lda, p.transpose_a);
@@ -74,6 +80,7 @@ Plan make_plan(const Problem& p) {
 #endif
         plan.primitive = dnnl::matmul(description);
         plan.packed_b = description.weights_desc();
+        if (p.pack && plan.packed_b == describe(p.k, p.n, p.in, p.n, false)) return make_plan(as_it_lies(p));
         if (p.pack) plan.pack = dnnl::reorder({engine(), plan.b, engine(), plan.packed_b});
         plan.supported = true;
     } catch (const dnnl::error& e) {
@@ -92,8 +99,8 @@ const Plan& plan_for(const Problem& problem) {
 }
 
 /// b as the plan wants it: itself, or a packed copy, which `storage` holds.
-std::byte* packed(const Plan& plan, const Problem& p, std::byte* b, Tensor& storage) {
-    if (!p.pack) return b;
+std::byte* packed(const Plan& plan, std::byte* b, Tensor& storage) {
+    if (plan.packed_b == plan.b) return b;
     const auto floats = static_cast<std::int64_t>(plan.packed_b.get_size() / sizeof(float)) + 1;
     storage = Tensor::empty({floats}, DType::f32);
     dnnl::memory from(plan.b, engine(), b);
@@ -123,13 +130,13 @@ bool execute(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     const Plan* plan = &plan_for(p);
     if (!plan->supported) return false;
     Tensor storage;
-    std::byte* right = packed(*plan, p, b, storage);
+    std::byte* right = packed(*plan, b, storage);
     const Layout layout = plan->packed_b;
     for (std::int64_t at = 0; at < m; at += p.m, p.m = std::min(p.m, m - at)) {
         plan = &plan_for(p);
         require(plan->supported, "oneDNN has a kernel for the first ", most_rows,
                 " rows of a product, not for the last");
-        if (plan->packed_b != layout) right = packed(*plan, p, b, storage);  // few rows may want another
+        if (plan->packed_b != layout) right = packed(*plan, b, storage);  // few rows may want another
         run(*plan, y + bytes(at * p.ldy, p.out), p.transpose_a ? a + bytes(at, p.in) : a, right);
     }
     return true;
