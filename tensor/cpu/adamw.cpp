@@ -19,7 +19,7 @@ void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, cons
     const A rest2 = static_cast<A>(1.0 - s.beta2);
     const A eps = static_cast<A>(s.eps);
     const A scale = static_cast<A>(s.grad_scale);
-    parallel_vectors<A>(n, [=](auto at) {
+    parallel_vectors<A>(n, false, [=](auto at) {
         const auto g = at.load(grad) * scale;
         const auto mean = beta1 * at.load(m) + rest1 * g;
         const auto square = beta2 * at.load(v) + rest2 * g * g;
@@ -35,10 +35,9 @@ void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, cons
 
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
-    with_accumulator(master.dtype(), [&]<class A>() {
-        with_float(param.dtype(), [&]<class P>() {
-            update(param.data<P>(), master.data<A>(), m.data<A>(), v.data<A>(), grad.data<A>(), param.numel(), step);
-        });
+    with_float(param.dtype(), [&]<class P>() {
+        using A = acc_t<P>;
+        update(param.data<P>(), master.data<A>(), m.data<A>(), v.data<A>(), grad.data<A>(), param.numel(), step);
     });
 }
 
