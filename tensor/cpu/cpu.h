@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "tensor/ops.h"
+#include "tensor/packed_matrix.h"
 
 namespace uipe::tensor::cpu {
 
@@ -48,6 +49,10 @@ bool all_finite(const Tensor& x);
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens);
 void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_seqlens, bool accumulate);
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate);
+/// w[n,k] as products a w^T with many rows read it; nullptr where oneDNN has no other layout for it, or no product.
+std::shared_ptr<const Packed> pack(const Tensor& w);
+/// y[m,n] = a[m,k] w^T. False where so few rows want w itself, or another layout.
+bool matmul(const Tensor& y, const Tensor& a, const Packed& w);
 /// y[m,n] = a[m,k] b[n,k]^T for m of 1 or 2.
 void matmul_few_rows(const Tensor& y, const Tensor& a, const Tensor& b);
 void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens);
