@@ -27,8 +27,8 @@ TEST_P(Packed, MultipliesAsMatmulForAnyNumberOfRows) {
                     const auto size = [](const Tensor& t) { return std::sqrt(sum_of_squares(t)); };
                     // Each of C terms of a sum may round, and the result in its type.
                     const double near = static_cast<double>(C) * unit(accumulator_of(GetParam())) + unit(to);
-                    for (std::size_t i = 0; i < got.size(); ++i)
-                        ASSERT_NEAR(got[i], want[i], near * (size(x) * size(w)));
+                    const double sizes = size(x) * size(w);
+                    for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], near * sizes);
                 }
         }
     }
