@@ -7,6 +7,12 @@
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
+
+struct Packed {
+    Tensor storage;
+    dnnl::memory::desc layout;
+};
+
 namespace {
 
 /// One call of oneDNN: y[m,n] (+)= a[m,k] b[k,n], operands as they lie in memory, rows (or columns, where transposed)
@@ -190,7 +196,34 @@ void multiply_f64(const Tensor& y, const Tensor& a, const Tensor& b, const Probl
     });
 }
 
+std::byte* start(const Tensor& t) { return static_cast<std::byte*>(t.raw()); }
+
+/// y[m,n] = a[m,k] w[n,k]^T, with w in the layout that oneDNN likes best.
+Problem with_packed(std::int64_t m, std::int64_t n, std::int64_t k, DType in, DType out) {
+    return {m, n, k, k, k, n, false, true, false, true, in, out};
+}
+
 }  // namespace
+
+std::shared_ptr<const Packed> pack(const Tensor& w) {
+    constexpr std::int64_t rows = 64;  // of a; the layout is the same for all numbers of them but the least
+    if (w.dtype() == DType::f64 || w.numel() == 0) return nullptr;
+    const Problem p = with_packed(rows, w.dim(0), w.dim(1), w.dtype(), w.dtype());
+    const Plan& plan = plan_for(p);
+    if (!plan.supported || plan.packed_b == plan.b) return nullptr;
+    auto out = std::make_shared<Packed>();
+    packed(plan, start(w), out->storage);
+    out->layout = plan.packed_b;
+    return out;
+}
+
+bool matmul(const Tensor& y, const Tensor& a, const Packed& w) {
+    if (y.dim(0) <= most_few_rows) return false;
+    const Plan& plan = plan_for(with_packed(y.dim(0), y.dim(1), a.dim(1), a.dtype(), y.dtype()));
+    if (!plan.supported || plan.packed_b != w.layout) return false;
+    run(plan, start(y), start(a), start(w.storage));
+    return true;
+}
 
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate) {
     const Problem p{y.dim(0),    y.dim(1),    a.dim(transpose_a ? 0 : 1),
@@ -204,7 +237,6 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
     }
     if (p.in == DType::f64) return multiply_f64(y, a, b, p);
     if (p.m <= most_few_rows && !transpose_a && transpose_b && !accumulate) return matmul_few_rows(y, a, b);
-    const auto start = [](const Tensor& t) { return static_cast<std::byte*>(t.raw()); };
     if (execute_in_slices(p, start(y), start(a), start(b))) return;
     require(p.in == DType::bf16, "oneDNN has no f32 matmul here");
     const Tensor wide = y.to(DType::f32);
