@@ -132,9 +132,16 @@ void sum(const Tensor& y, const Tensor& x) {
     DISPATCH(y, sum(y, x));
 }
 
+void add_squares(const Tensor& y, const Tensor& x) {
+    check(y.defined() && y.dtype() == DType::f64 && y.numel() == 1 && is_float(x), "add_squares",
+          "y[1] of f64, x of a float type", {&y, &x});
+    DISPATCH(x, add_squares(y, x));
+}
+
 double sum_of_squares(const Tensor& x) {
-    check(is_float(x), "sum_of_squares", "a float tensor", {&x});
-    DISPATCH(x, sum_of_squares(x));
+    const Tensor y = Tensor::zeros({1}, DType::f64, x.device());
+    add_squares(y, x);
+    return y.item();
 }
 
 bool all_finite(const Tensor& x) {
@@ -325,6 +332,8 @@ void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Ten
     check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && alike(m, master) &&
               alike(v, master) && alike(grad, master),
           "adamw", "master, m, v and grad alike, in the accumulator's type of param", {&param, &master, &m, &v, &grad});
+    check(!step.squares.defined() || (step.squares.dtype() == DType::f64 && step.squares.numel() == 1), "adamw",
+          "squares[1] of f64", {&param, &step.squares});
     DISPATCH(param, adamw(param, master, m, v, grad, step));
 }
 

@@ -37,9 +37,11 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
 
 /// y[1] = sum of x, fixed order.
 void sum(const Tensor& y, const Tensor& x);
-/// The sum of squares of all elements, in f64, fixed order.
+/// y[1] (f64) += the sum of squares of x, in f64, fixed order.
+void add_squares(const Tensor& y, const Tensor& x);
+/// The sum of squares of x alone, on the host: waits for a device.
 double sum_of_squares(const Tensor& x);
-/// Whether every element is finite.
+/// Whether every element is finite. Waits for a device.
 bool all_finite(const Tensor& x);
 /// y[B] = sums of x[T] over the rows of each sequence.
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens);
@@ -136,12 +138,15 @@ struct AdamWStep {
     double beta2 = 0.999;
     double eps = 1e-8;
     double weight_decay = 0.0;
-    std::int64_t step = 1;    // counts from 1
-    double grad_scale = 1.0;  // multiplies the gradient first: clipping
+    std::int64_t step = 1;  // counts from 1
+    // Clipping, as PyTorch's clip_grad_norm_: the gradient is first multiplied by min(1, max_norm / (norm + 1e-6)).
+    Tensor squares = {};    // norm² of the whole gradient, f64[1]; undefined: no clipping
+    double max_norm = 0.0;  // 0: no clipping
 };
 
 /// One AdamW step (Loshchilov & Hutter 2019) on f32 (or f64) master, m, v by grad of the same type.
 /// When `param` is not `master` itself (bf16 weights), it receives the rounded result in the same pass.
+/// Where `squares` is defined and not finite nothing changes: a bad gradient does no harm before the host has seen it.
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step);
 

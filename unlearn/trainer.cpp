@@ -105,20 +105,24 @@ StepInfo Trainer::run_step() {
     const auto begin = static_cast<std::size_t>(index % steps_per_epoch_ * options_.batch_size);
     const std::size_t end = std::min(begin + static_cast<std::size_t>(options_.batch_size), order_.size());
     const StepTotals all = totals(order_, begin, end, epoch);
+    std::vector<Tensor> losses;
     for (std::size_t at = begin; at < end; at += static_cast<std::size_t>(options_.micro_batch)) {
         const MicroBatch batch =
             micro_batch(order_, at, std::min(end, at + static_cast<std::size_t>(options_.micro_batch)), epoch);
         const Variable loss = objective_.loss(Terms(model_, reference_, batch, all, options_.objective));
-        info.loss += loss.value().item();
+        losses.push_back(loss.value());
         info.tokens += batch.forget.T + batch.retain.T;
         autograd::backward(loss);
     }
-    info.grad_norm = nn::global_grad_norm(parameters_);
+    const Tensor squares = nn::grad_squares(parameters_);
+    info.lr = options_.lr * nn::schedule_factor(options_.schedule, index, warmup_steps_, info.steps);
+    optimizer_.step(info.lr, squares, options_.max_grad_norm);
+    // Read only now, when the device has the whole step to do. A gradient that is not finite has changed nothing.
+    for (const Tensor& loss : losses) info.loss += loss.item();
+    info.grad_norm = std::sqrt(squares.item());
     require(std::isfinite(info.loss) && std::isfinite(info.grad_norm), "step ", index + 1, ": loss ", info.loss,
             ", gradient norm ", info.grad_norm, "; a smaller --lr, or --max-grad-norm 1, may keep them finite");
-    info.lr = options_.lr * nn::schedule_factor(options_.schedule, index, warmup_steps_, info.steps);
-    optimizer_.step(info.lr, nn::clip_scale(info.grad_norm, options_.max_grad_norm));
-    info.step = index + 1;
+    info.step = step_ = index + 1;
     info.epoch = epoch + 1;
     info.seconds = seconds_since(start);
     return info;
@@ -163,6 +167,7 @@ void Trainer::load(const fs::path& folder) {
     require_input(state.contains("data") && state["data"] == fingerprint(), folder.string(),
                   ": was saved with other data or another starting model; resume with the same files");
     optimizer_.load_state(llama::read_safetensors(folder / "state.safetensors"), state["step"].get<std::int64_t>());
+    step_ = optimizer_.steps();
     for (const nn::Parameter& p : parameters_) p.variable.clear_grad();
 }
 

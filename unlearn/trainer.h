@@ -51,7 +51,7 @@ public:
 
     std::int64_t steps_per_epoch() const { return steps_per_epoch_; }
     std::int64_t total_steps() const { return steps_per_epoch_ * options_.epochs; }
-    std::int64_t step() const { return optimizer_.steps(); }
+    std::int64_t step() const { return step_; }
     bool at_epoch_end() const { return step() % steps_per_epoch_ == 0; }
 
     /// Runs the next step. Error, naming step and cure, when loss or gradient stops being finite.
@@ -87,6 +87,7 @@ private:
     std::int64_t rows_per_epoch_ = 0;
     std::int64_t steps_per_epoch_ = 0;
     std::int64_t warmup_steps_ = 0;
+    std::int64_t step_ = 0;            // taken
     std::vector<std::int64_t> order_;  // of epoch order_epoch_
     std::int64_t order_epoch_ = -1;
 };

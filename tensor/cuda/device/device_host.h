@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <numbers>
 #include <source_location>
 #include <type_traits>
 
@@ -100,6 +101,9 @@ inline float log1p(float x) { return std::log1p(x); }
 inline float sqrt(float x) { return std::sqrt(x); }
 inline float sin(double x) { return static_cast<float>(std::sin(x)); }
 inline float cos(double x) { return static_cast<float>(std::cos(x)); }
+inline float sin_pi(float x) { return static_cast<float>(std::sin(std::numbers::pi * x)); }
+inline float cos_pi(float x) { return static_cast<float>(std::cos(std::numbers::pi * x)); }
+inline double sqrt(double x) { return std::sqrt(x); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
 }  // namespace uipe::dev
