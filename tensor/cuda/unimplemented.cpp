@@ -19,10 +19,6 @@ void attention(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const
 void attention_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t, bool, bool, bool) { throw Error("attention_backward is not built for CUDA"); }
 void attention_decode(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) { throw Error("attention_decode is not built for CUDA"); }
 void cache_write(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { throw Error("cache_write is not built for CUDA"); }
-void token_logprob(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { throw Error("token_logprob is not built for CUDA"); }
-void token_logprob_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool, const Tensor&) { throw Error("token_logprob_backward is not built for CUDA"); }
-void token_kl(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { throw Error("token_kl is not built for CUDA"); }
-void token_kl_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool, const Tensor&) { throw Error("token_kl_backward is not built for CUDA"); }
 void adamw(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWStep&) { throw Error("adamw is not built for CUDA"); }
 
 }  // namespace uipe::tensor::cuda
