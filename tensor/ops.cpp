@@ -327,6 +327,12 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
 
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w) { matmul(out, hidden, false, w, true); }
 
+void argmax(const Tensor& y, const Tensor& x) {
+    check(is_float(x) && x.rank() == 2 && x.dim(1) > 0 && is_index(y) && y.numel() == x.dim(0), "argmax",
+          "i32 y[R], x[R,V] of a float type", {&y, &x});
+    DISPATCH(x, argmax(y, x));
+}
+
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
     check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && alike(m, master) &&

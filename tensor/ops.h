@@ -111,7 +111,7 @@ std::int64_t num_targets(const Tensor& targets);
 std::int64_t num_taken(const Tensor& mask, std::int64_t T);
 
 /// logp[T] (acc) = log softmax(hidden[T,C] W[V,C]^T)[targets[t]]; 0 where targets[t] < 0, and those rows cost nothing.
-/// `argmax`, when defined, is i32 [T]: the likeliest token (-1 where no target).
+/// `argmax`, when defined, is i32 [T]: the likeliest token, as argmax() finds it (-1 where no target).
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
                    const Tensor& argmax = {}, const Tensor& dlogits = {});
 /// dhidden[T,C] (+)=, dw[V,C] (acc) += the gradient of sum_t dlogp[t] logp[t]. Undefined outputs are not computed.
@@ -129,6 +129,9 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
 
 /// logits[T,V] (acc) = hidden[T,C] W[V,C]^T. For sampling, a few rows at a time.
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w);
+/// y[R] (i32, on the host) = the place of the largest of each row of x[R,V], the first of equals; NaN is passed over,
+/// and a row of nothing but NaN and -infinity gives 0. Waits for a device.
+void argmax(const Tensor& y, const Tensor& x);
 
 // --- The optimizer ------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ T shuffle(T x, int source DEV_AND_HERE) {
 }
 template <class T>
 T shuffle_xor(T x, int mask DEV_AND_HERE) {
-    return shuffle(x, (thread() % 32) ^ mask, here);
+    return dev::shuffle(x, (thread() % 32) ^ mask, here);  // unqualified, std::shuffle is found too
 }
 inline std::uint32_t ballot(bool yes DEV_AND_HERE) { return emulator::ballot(yes, here); }
 
