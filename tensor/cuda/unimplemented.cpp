@@ -15,9 +15,6 @@ void rmsnorm_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&
 void swiglu(const Tensor&, const Tensor&, const Tensor&) { throw Error("swiglu is not built for CUDA"); }
 void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool, bool) { throw Error("swiglu_backward is not built for CUDA"); }
 void rope(const Tensor&, const Tensor&, const Tensor&, std::int64_t, double, bool, bool) { throw Error("rope is not built for CUDA"); }
-void attention(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) { throw Error("attention is not built for CUDA"); }
-void attention_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t, bool, bool, bool) { throw Error("attention_backward is not built for CUDA"); }
-void attention_decode(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) { throw Error("attention_decode is not built for CUDA"); }
 void cache_write(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { throw Error("cache_write is not built for CUDA"); }
 void token_logprob(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { throw Error("token_logprob is not built for CUDA"); }
 void token_logprob_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool, const Tensor&) { throw Error("token_logprob_backward is not built for CUDA"); }
