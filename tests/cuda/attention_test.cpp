@@ -70,22 +70,26 @@ double largest(const std::vector<double>& x) {
     return most;
 }
 
-/// f32: within 1e-5 of the largest. In bf16 the result is rounded once, by at most unit(bf16) of itself; the mma level
-/// also rounds each weight of its sum to bf16, by as much of each term, and `terms` is what the terms' sizes add up to.
+/// f32: within 1e-5 of the largest, for inputs of size 1. In bf16 the result is rounded once, by at most unit(bf16) of
+/// itself; the mma level also rounds each weight of its sum to bf16, by as much of each term, and `terms` is what the
+/// terms' sizes add up to.
 void expect_close(const Tensor& on_device, const Tensor& want, Level level, const std::vector<double>& terms,
                   const std::string& what) {
     ASSERT_EQ(on_device.shape(), want.shape());
     const std::vector<double> got = values(on_device.to(Device{}));
     const std::vector<double> expected = values(want);
     const bool rounded = on_device.dtype() == DType::bf16;
-    const double sums = 1e-5 * largest(expected);
+    const double sums = 1e-5 * std::max(largest(expected), 1.0);  // terms of size 1 may cancel
     for (std::size_t i = 0; i < got.size(); ++i) {
         const double weights = level == Level::mma ? unit(DType::bf16) * terms.at(i) : 0.0;
         const double result = rounded ? unit(DType::bf16) * (std::abs(expected[i]) + sums + weights) : 0.0;
         ASSERT_LE(std::abs(got[i] - expected[i]), sums + weights + result + std::numeric_limits<float>::min())
             << what << " element " << i << ": got " << got[i] << ", want " << expected[i];
     }
-    EXPECT_LE(norm_error(on_device, want), 1e-2) << what;
+    // The gradient of a lone token's query cancels to 0: nothing to be relative to.
+    if (largest(expected) > 1e-3) {
+        EXPECT_LE(norm_error(on_device, want), 1e-2) << what;
+    }
 }
 
 struct Outputs {
