@@ -11,6 +11,9 @@
 #define DEV_PASS
 #define DEV_AND_PASS
 
+/// Before a loop whose counter indexes an array that must stay in registers.
+#define DEV_UNROLL _Pragma("unroll")
+
 /// T* name: n elements of shared memory. (Bytes: a shared variable cannot have a constructor, and bf16 has one.)
 #define DEV_SHARED(T, name, n)                                            \
     __shared__ __align__(16) unsigned char name##_bytes[sizeof(T) * (n)]; \
