@@ -11,6 +11,10 @@
 #define DEV_PASS
 #define DEV_AND_PASS
 
+// Before a loop that must unroll wholly, for its arrays to live in registers.
+#define DEV_UNROLL _Pragma("unroll")
+#define DEV_NO_UNROLL _Pragma("unroll 1")
+
 /// T* name: n elements of shared memory. (Bytes: a shared variable cannot have a constructor, and bf16 has one.)
 #define DEV_SHARED(T, name, n)                                            \
     __shared__ __align__(16) unsigned char name##_bytes[sizeof(T) * (n)]; \

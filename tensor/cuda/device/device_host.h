@@ -19,6 +19,9 @@
 #define DEV_PASS here
 #define DEV_AND_PASS , here
 
+#define DEV_UNROLL
+#define DEV_NO_UNROLL
+
 // Work of the emulator itself, not of a kernel: the race detector must not look.
 #define DEV_UNSEEN __attribute__((no_sanitize("thread")))
 
