@@ -36,9 +36,9 @@ __device__ inline void soften(float (&s)[M][N][4], Softmax& rows, float (&out)[M
     for (int half = 0; half < 2; ++half) {
         float most = rows.most[m][half];
         DEV_UNROLL
-        for (int n = 0; n < N; ++n) most = dev::max_of(most, dev::max_of(s[m][n][2 * half], s[m][n][2 * half + 1]));
-        most = dev::max_of(most, dev::shuffle_xor(most, 1));
-        most = dev::max_of(most, dev::shuffle_xor(most, 2));
+        for (int n = 0; n < N; ++n) most = dev::fmax(most, dev::fmax(s[m][n][2 * half], s[m][n][2 * half + 1]));
+        most = dev::fmax(most, dev::shuffle_xor(most, 1));
+        most = dev::fmax(most, dev::shuffle_xor(most, 2));
         const float shift = -most * log2_scale;  // finite: the first tile shows each row its first key
         const float factor = dev::exp2(dev::fma(rows.most[m][half], log2_scale, shift));
         rows.most[m][half] = most;
@@ -80,28 +80,43 @@ __device__ inline void finish(const Softmax& rows, float (&out)[M][D / 8][4], fl
     }
 }
 
+/// Finds the warp's rows again: the products need the registers that would remember them.
 template <int D>
-__global__ void __launch_bounds__(mma_threads) forward_kernel(Forward<bf16> f, const Tile* tiles) {
+__device__ inline void write_results(const Forward<bf16>& f, const Tile& tile, const Softmax& rows,
+                                     float (&out)[M][D / 8][4], bf16* own) {
+    const Sequence sequence = attend::sequence(f.layout, tile.sequence);
+    const int first_row = tile.first + dev::warp() * warp_rows;
+    const int valid = sequence.queries - first_row;
+    if (valid <= 0) return;
+    const int head = dev::block_y();
+    const std::int64_t at = (sequence.query + first_row) * f.layout.H + head;
+    finish<D>(rows, out, f.lse + at, f.layout.H, valid, f.layout.scale);
+    write_rows<D, M>(f.out + at * D, f.layout.H * D, valid, out, 1.0F, false, own);
+}
+
+template <int D>
+__global__ void __launch_bounds__(mma_threads, 2) forward_kernel(Forward<bf16> f, const Tile* tiles) {
     constexpr int ring_size = buffers<D>;
     DEV_DYNAMIC_SHARED(shared);
     bf16* const queries = reinterpret_cast<bf16*>(shared);
     bf16* const ring = queries + tile_size<D>(query_rows);
 
-    const Tile tile = tiles[dev::block_x()];
-    const Sequence sequence = attend::sequence(f.layout, tile.sequence);
     const int head = dev::block_y();
-    const std::int64_t step = static_cast<std::int64_t>(f.layout.H) * D;
-    const std::int64_t key_step = static_cast<std::int64_t>(f.layout.K) * D;
-    const std::int64_t query_at = (sequence.query + tile.first) * step + head * D;
+    const int step = f.layout.H * D;
+    const int key_step = f.layout.K * D;
+    const Sequence sequence = attend::sequence(f.layout, tiles[dev::block_x()].sequence);
+    const int first_query = tiles[dev::block_x()].first;
+    const std::int64_t query_at = (sequence.query + first_query) * step + head * D;
     const std::int64_t key_at = sequence.key * key_step + head / (f.layout.H / f.layout.K) * D;
-    const int keys = dev::min_of(sequence.keys, sequence.shift() + tile.first + query_rows);  // that a row may see
-    const int steps = 2 * ((keys + key_rows - 1) / key_rows);                                 // K and V of each tile
+    const int keys = dev::min_of(sequence.keys, sequence.shift() + first_query + query_rows);  // that a row may see
+    const int steps = 2 * ((keys + key_rows - 1) / key_rows);                                  // K and V of each tile
 
     const auto copy_tile = [&](int i) {
         if (i < steps) {
             const int first = i / 2 * key_rows;
             copy_rows<D>(ring + i % ring_size * tile_size<D>(key_rows), key_rows,
-                         (i % 2 == 0 ? f.k : f.v) + key_at + first * key_step, key_step, sequence.keys - first);
+                         (i % 2 == 0 ? f.k : f.v) + key_at + static_cast<std::int64_t>(first) * key_step, key_step,
+                         sequence.keys - first);
         }
         dev::copy_commit();
     };
@@ -112,10 +127,10 @@ __global__ void __launch_bounds__(mma_threads) forward_kernel(Forward<bf16> f, c
         copy_tile(i + ring_size - 1);
         return ring + i % ring_size * tile_size<D>(key_rows);
     };
-    copy_rows<D>(queries, query_rows, f.q + query_at, step, sequence.queries - tile.first);
+    copy_rows<D>(queries, query_rows, f.q + query_at, step, sequence.queries - first_query);
     for (int i = 0; i < ring_size - 1; ++i) copy_tile(i);
 
-    const int first_row = tile.first + dev::warp() * warp_rows;
+    const int first_row = first_query + dev::warp() * warp_rows;
     const int visible = first_row < sequence.queries ? sequence.shift() + first_row : -warp_rows;  // to the first row
     bf16* const own = queries + tile_size<D>(dev::warp() * warp_rows);
     float out[M][D / 8][4];
@@ -135,21 +150,14 @@ __global__ void __launch_bounds__(mma_threads) forward_kernel(Forward<bf16> f, c
             float s[M][N][4];
             clear(s);
             multiply_rows<D>(s, own, k);
-            if (first + key_rows - 1 > visible)
-                for_each(s, [&](float& x, int row, int column) {
-                    if (first + column > visible + row) x = -infinity;
-                });
+            if (first + key_rows - 1 > visible) mask<false>(s, visible - first);
             soften<D>(s, rows, out, f.layout.scale * log2_e);
             round_to_operand(p, s);
         }
         const bf16* const v = next_tile(i + 1);
         if (sees) multiply_columns<D>(out, p, v);
     }
-    const int valid = sequence.queries - first_row;
-    if (valid <= 0) return;
-    const std::int64_t row_at = sequence.query + first_row;
-    finish<D>(rows, out, f.lse + row_at * f.layout.H + head, f.layout.H, valid, f.layout.scale);
-    write_rows<D, M>(f.out + row_at * step + head * D, step, valid, out, 1.0F, false, own);
+    write_results<D>(f, tiles[dev::block_x()], rows, out, own);
 }
 
 }  // namespace

@@ -101,15 +101,25 @@ __device__ inline void clear(float (&x)[M][N][4]) {
     for (int i = 0; i < 4; ++i) x[m][n][i] = 0.0F;
 }
 
-/// Calls body(x, row, column) for each of a lane's elements.
-template <int M, int N, class Body>
-__device__ inline void for_each(float (&x)[M][N][4], const Body& body) {
-    const int g = dev::lane() / 4;
-    const int t = dev::lane() % 4;
+/// Scores become -infinity where the number of the key is above that of the query by more than `ahead`. Queries are
+/// rows and keys columns, or the other way about.
+template <bool keys_are_rows, int M, int N>
+__device__ inline void mask(float (&x)[M][N][4], int ahead) {
+    const int lane_key = keys_are_rows ? dev::lane() / 4 : dev::lane() % 4 * 2;
+    const int lane_query = keys_are_rows ? dev::lane() % 4 * 2 : dev::lane() / 4;
+    const int most = ahead + lane_query - lane_key;
     DEV_UNROLL
-    for (int m = 0; m < M; ++m) DEV_UNROLL
-    for (int n = 0; n < N; ++n) DEV_UNROLL
-    for (int i = 0; i < 4; ++i) body(x[m][n][i], 16 * m + g + i / 2 * 8, 8 * n + 2 * t + i % 2);
+    for (int m = 0; m < M; ++m) {
+        DEV_UNROLL
+        for (int n = 0; n < N; ++n) {
+            DEV_UNROLL
+            for (int i = 0; i < 4; ++i) {
+                const int row = 16 * m + i / 2 * 8;
+                const int column = 8 * n + i % 2;
+                if ((keys_are_rows ? row - column : column - row) > most) x[m][n][i] = -infinity;
+            }
+        }
+    }
 }
 
 /// Writes the warp's rows (the first `valid` of them) to global memory, 16 bytes a lane: factor * x, or what was there

@@ -33,10 +33,13 @@ __device__ inline void add_queries(float (&dk)[1][D / 8][4], float (&dv)[1][D / 
     float p[1][N][4];
     clear(p);
     multiply_rows<D>(p, k, q);
-    const bool all = 15 <= ahead;
-    for_each(p, [&](float& x, int row, int column) {
-        x = all || row <= column + ahead ? dev::exp2(dev::fma(x, log2_scale, -lse[column])) : 0.0F;
-    });
+    if (15 > ahead) mask<true>(p, ahead);
+    DEV_UNROLL
+    for (int n = 0; n < N; ++n) {
+        DEV_UNROLL
+        for (int i = 0; i < 4; ++i)
+            p[0][n][i] = dev::exp2(dev::fma(p[0][n][i], log2_scale, -lse[8 * n + dev::lane() % 4 * 2 + i % 2]));
+    }
     std::uint32_t left[1][N / 2][4];
     round_to_operand(left, p);
     multiply_columns<D>(dv, left, dout);
@@ -51,42 +54,39 @@ __device__ inline void add_queries(float (&dk)[1][D / 8][4], float (&dv)[1][D / 
 }
 
 template <int D>
-__global__ void __launch_bounds__(mma_threads) keys_kernel(Backward<bf16> b, const Tile* tiles) {
+__global__ void __launch_bounds__(mma_threads, D < 64 ? 3 : 2) keys_kernel(Backward<bf16> b, const Tile* tiles) {
     constexpr int rows = step_queries<D>;
     DEV_DYNAMIC_SHARED(shared);
     bf16* const keys = reinterpret_cast<bf16*>(shared);
     bf16* const values = keys + tile_size<D>(block_keys);
-    bf16* const queries = values + tile_size<D>(block_keys);                        // two buffers of q and dout
-    float* const lse = reinterpret_cast<float*>(queries + 4 * tile_size<D>(rows));  // two of lse and delta
+    bf16* const queries = values + tile_size<D>(block_keys);                            // two buffers of q and dout
+    float* const numbers = reinterpret_cast<float*>(queries + 4 * tile_size<D>(rows));  // two of lse and delta
 
     const Tile tile = tiles[dev::block_x()];
     const Sequence sequence = attend::sequence(b.layout, tile.sequence);
-    const int group = b.layout.H / b.layout.K;
-    const std::int64_t step = static_cast<std::int64_t>(b.layout.H) * D;
-    const std::int64_t key_step = static_cast<std::int64_t>(b.layout.K) * D;
+    const int step = b.layout.H * D;
+    const int key_step = b.layout.K * D;
     const std::int64_t key_at = (sequence.key + tile.first) * key_step + dev::block_y() * D;
-    const int query_tiles = (sequence.queries - tile.first + rows - 1) / rows;  // those that see a key, for each head
-    const int steps = group * query_tiles;
+    const int group = b.layout.H / b.layout.K;
+    const int end_head = (dev::block_y() + 1) * group;
 
-    const auto head_of = [&](int i) { return dev::block_y() * group + i / query_tiles; };
-    const auto query_of = [&](int i) { return tile.first + i % query_tiles * rows; };
-    const auto copy_step = [&](int i) {
-        bf16* const q = queries + i % 2 * tile_size<D>(2 * rows);
-        const std::int64_t at = (sequence.query + query_of(i)) * step + head_of(i) * D;
-        copy_rows<D>(q, rows, b.q + at, step, sequence.queries - query_of(i));
-        copy_rows<D>(q + tile_size<D>(rows), rows, b.dout + at, step, sequence.queries - query_of(i));
+    const auto copy_step = [&](int buffer, int head, int query) {
+        bf16* const q = queries + buffer * tile_size<D>(2 * rows);
+        const std::int64_t at = (sequence.query + query) * step + head * D;
+        copy_rows<D>(q, rows, b.q + at, step, sequence.queries - query);
+        copy_rows<D>(q + tile_size<D>(rows), rows, b.dout + at, step, sequence.queries - query);
         dev::copy_commit();
     };
     // Each thread brings one number of a step: lse in base 2 of a query, or delta of one.
-    const auto row_number = [&](int i) {
+    const auto row_number = [&](int head, int query) {
         const bool is_delta = dev::thread() >= rows;
-        const int query = query_of(i) + dev::thread() % rows;
+        query += dev::thread() % rows;
         if (dev::thread() >= 2 * rows || query >= sequence.queries) return is_delta ? 0.0F : infinity;
-        const std::int64_t at = (sequence.query + query) * b.layout.H + head_of(i);
+        const std::int64_t at = (sequence.query + query) * b.layout.H + head;
         return is_delta ? b.delta[at] : b.lse[at] * log2_e;
     };
-    const auto put_row_number = [&](int i, float x) {
-        if (dev::thread() < 2 * rows) lse[i % 2 * 2 * rows + dev::thread()] = x;
+    const auto put_row_number = [&](int buffer, float x) {
+        if (dev::thread() < 2 * rows) numbers[buffer * 2 * rows + dev::thread()] = x;
     };
 
     const int first_key = tile.first + dev::warp() * 16;
@@ -96,28 +96,36 @@ __global__ void __launch_bounds__(mma_threads) keys_kernel(Backward<bf16> b, con
     float dv[1][D / 8][4];
     clear(dk);
     clear(dv);
+    int head = end_head - group;
+    int query = tile.first;  // the first that sees a key
     copy_rows<D>(keys, block_keys, b.k + key_at, key_step, sequence.keys - tile.first);
     copy_rows<D>(values, block_keys, b.v + key_at, key_step, sequence.keys - tile.first);
-    copy_step(0);
-    put_row_number(0, row_number(0));
-    for (int i = 0; i < steps; ++i) {
+    copy_step(0, head, query);
+    put_row_number(0, row_number(head, query));
+    for (int buffer = 0; head < end_head; buffer = 1 - buffer) {
         dev::copy_wait<0>();
         dev::sync();
-        const bool more = i + 1 < steps;
-        if (more) copy_step(i + 1);
-        const float next = more ? row_number(i + 1) : 0.0F;
-        const int first_query = query_of(i);
-        if (first_key < sequence.keys && first_key < first_query + rows) {
-            const bf16* const q = queries + i % 2 * tile_size<D>(2 * rows);
-            const float* const numbers = lse + i % 2 * 2 * rows;
-            add_queries<D, rows / 8>(dk, dv, own_keys, own_values, q, q + tile_size<D>(rows), numbers, numbers + rows,
-                                     first_query - first_key, b.layout.scale * log2_e);
+        const bool last = query + rows >= sequence.queries;
+        const int next_query = last ? tile.first : query + rows;
+        const int next_head = last ? head + 1 : head;
+        float next_number = 0.0F;
+        if (next_head < end_head) {
+            copy_step(1 - buffer, next_head, next_query);
+            next_number = row_number(next_head, next_query);
         }
-        if (more) put_row_number(i + 1, next);
+        if (first_key < sequence.keys && first_key < query + rows) {
+            const bf16* const q = queries + buffer * tile_size<D>(2 * rows);
+            const float* const lse = numbers + buffer * 2 * rows;
+            add_queries<D, rows / 8>(dk, dv, own_keys, own_values, q, q + tile_size<D>(rows), lse, lse + rows,
+                                     query - first_key, b.layout.scale * log2_e);
+        }
+        put_row_number(1 - buffer, next_number);
+        query = next_query;
+        head = next_head;
     }
     const int valid = sequence.keys - first_key;
     if (valid <= 0) return;
-    const std::int64_t at = key_at + dev::warp() * 16 * key_step;
+    const std::int64_t at = key_at + static_cast<std::int64_t>(dev::warp() * 16) * key_step;
     write_rows<D, 1>(b.dk + at, key_step, valid, dk, b.layout.scale, b.accumulate_k, own_keys);
     write_rows<D, 1>(b.dv + at, key_step, valid, dv, 1.0F, b.accumulate_v, own_values);
 }
@@ -146,10 +154,7 @@ __device__ inline void add_keys(float (&dq)[M][D / 8][4], const bf16* q, const b
     float p[M][N][4];
     clear(p);
     multiply_rows<D>(p, q, k);
-    if (step_keys - 1 > ahead)
-        for_each(p, [&](float& x, int row, int column) {
-            if (column > row + ahead) x = -infinity;
-        });
+    if (step_keys - 1 > ahead) mask<false>(p, ahead);
     float ds[M][N][4];
     clear(ds);
     multiply_rows<D>(ds, dout, v);
@@ -165,7 +170,7 @@ __device__ inline void add_keys(float (&dq)[M][D / 8][4], const bf16* q, const b
 }
 
 template <int D>
-__global__ void __launch_bounds__(mma_threads) queries_kernel(Backward<bf16> b, const Tile* tiles) {
+__global__ void __launch_bounds__(mma_threads, D < 64 ? 3 : 2) queries_kernel(Backward<bf16> b, const Tile* tiles) {
     DEV_DYNAMIC_SHARED(shared);
     bf16* const queries = reinterpret_cast<bf16*>(shared);
     bf16* const douts = queries + tile_size<D>(block_queries);
@@ -174,15 +179,15 @@ __global__ void __launch_bounds__(mma_threads) queries_kernel(Backward<bf16> b, 
     const Tile tile = tiles[dev::block_x()];
     const Sequence sequence = attend::sequence(b.layout, tile.sequence);
     const int head = dev::block_y();
-    const std::int64_t step = static_cast<std::int64_t>(b.layout.H) * D;
-    const std::int64_t key_step = static_cast<std::int64_t>(b.layout.K) * D;
+    const int step = b.layout.H * D;
+    const int key_step = b.layout.K * D;
     const std::int64_t query_at = (sequence.query + tile.first) * step + head * D;
     const std::int64_t key_at = sequence.key * key_step + head / (b.layout.H / b.layout.K) * D;
     const int steps = (dev::min_of(sequence.keys, tile.first + block_queries) + step_keys - 1) / step_keys;
 
     const auto copy_step = [&](int i) {
         bf16* const k = keys + i % 2 * tile_size<D>(2 * step_keys);
-        const std::int64_t at = key_at + i * step_keys * key_step;
+        const std::int64_t at = key_at + static_cast<std::int64_t>(i * step_keys) * key_step;
         copy_rows<D>(k, step_keys, b.k + at, key_step, sequence.keys - i * step_keys);
         copy_rows<D>(k + tile_size<D>(step_keys), step_keys, b.v + at, key_step, sequence.keys - i * step_keys);
         dev::copy_commit();
@@ -214,10 +219,12 @@ __global__ void __launch_bounds__(mma_threads) queries_kernel(Backward<bf16> b, 
         add_keys<D>(dq, own_queries, own_douts, k, k + tile_size<D>(step_keys), rows, first_row - first_key,
                     b.layout.scale * log2_e);
     }
-    const int valid = sequence.queries - first_row;
-    if (valid <= 0) return;
-    write_rows<D, M>(b.dq + (sequence.query + first_row) * step + head * D, step, valid, dq, b.layout.scale,
-                     b.accumulate_q, own_queries);
+    // Found again: the products need the registers that would remember it.
+    const Sequence again = attend::sequence(b.layout, tiles[dev::block_x()].sequence);
+    const int row = tiles[dev::block_x()].first + dev::warp() * warp_rows;
+    if (row >= again.queries) return;
+    write_rows<D, M>(b.dq + ((again.query + row) * b.layout.H + dev::block_y()) * D, b.layout.H * D,
+                     again.queries - row, dq, b.layout.scale, b.accumulate_q, own_queries);
 }
 
 }  // namespace

@@ -95,6 +95,9 @@ inline void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, st
 }
 
 inline tensor::bf16 to_bf16(float x) { return x; }
+inline std::uint32_t pack(float low, float high) {
+    return static_cast<std::uint32_t>(to_bf16(low).bits) | static_cast<std::uint32_t>(to_bf16(high).bits) << 16;
+}
 
 inline float exp2(float x) { return std::exp2(x); }
 inline float exp(float x) { return std::exp(x); }
@@ -103,6 +106,7 @@ inline float log1p(float x) { return std::log1p(x); }
 inline float sqrt(float x) { return std::sqrt(x); }
 inline float sin(double x) { return static_cast<float>(std::sin(x)); }
 inline float cos(double x) { return static_cast<float>(std::cos(x)); }
+inline float fmax(float a, float b) { return std::fmax(a, b); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
 }  // namespace uipe::dev
