@@ -47,7 +47,8 @@ __device__ inline void multiply_rows(float (&sum)[M][N][4], const bf16* a, const
     const int lane = dev::lane();
     const int at = dev::swizzle(lane % 16, lane / 16, chunks<D>);
     const int bt = dev::swizzle(lane / 16 * 8 + lane % 8, lane / 8 % 2, chunks<D>);
-    DEV_UNROLL
+    // Loads run ahead of the products as far as the loop is unrolled: into registers that large sums need.
+    DEV_UNROLL_BY((M > 1 && D > 96 ? 2 : D / 16))
     for (int k = 0; k < D / 8; k += 2) {
         std::uint32_t left[M][4];
         DEV_UNROLL

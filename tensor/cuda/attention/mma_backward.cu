@@ -54,7 +54,7 @@ __device__ inline void add_queries(float (&dk)[1][D / 8][4], float (&dv)[1][D / 
 }
 
 template <int D>
-__global__ void __launch_bounds__(mma_threads, D < 64 ? 3 : 2) keys_kernel(Backward<bf16> b, const Tile* tiles) {
+__global__ void __launch_bounds__(mma_threads, 2) keys_kernel(Backward<bf16> b, const Tile* tiles) {
     constexpr int rows = step_queries<D>;
     DEV_DYNAMIC_SHARED(shared);
     bf16* const keys = reinterpret_cast<bf16*>(shared);
@@ -170,7 +170,7 @@ __device__ inline void add_keys(float (&dq)[M][D / 8][4], const bf16* q, const b
 }
 
 template <int D>
-__global__ void __launch_bounds__(mma_threads, D < 64 ? 3 : 2) queries_kernel(Backward<bf16> b, const Tile* tiles) {
+__global__ void __launch_bounds__(mma_threads, 2) queries_kernel(Backward<bf16> b, const Tile* tiles) {
     DEV_DYNAMIC_SHARED(shared);
     bf16* const queries = reinterpret_cast<bf16*>(shared);
     bf16* const douts = queries + tile_size<D>(block_queries);

@@ -11,9 +11,11 @@
 #define DEV_PASS
 #define DEV_AND_PASS
 
-// Before a loop that must unroll wholly, for its arrays to live in registers.
+// Before a loop that must unroll wholly, for its arrays to live in registers; by a count; not at all.
 #define DEV_UNROLL _Pragma("unroll")
+#define DEV_UNROLL_BY(count) DEV_PRAGMA(unroll count)
 #define DEV_NO_UNROLL _Pragma("unroll 1")
+#define DEV_PRAGMA(text) _Pragma(#text)
 
 /// T* name: n elements of shared memory. (Bytes: a shared variable cannot have a constructor, and bf16 has one.)
 #define DEV_SHARED(T, name, n)                                            \

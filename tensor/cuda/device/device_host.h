@@ -20,6 +20,7 @@
 #define DEV_AND_PASS , here
 
 #define DEV_UNROLL
+#define DEV_UNROLL_BY(count)
 #define DEV_NO_UNROLL
 
 // Work of the emulator itself, not of a kernel: the race detector must not look.
