@@ -6,6 +6,10 @@
 #include "tensor/cuda/attention/attention.h"
 #include "tests/cuda/cuda_test.h"
 
+#ifdef UIPE_EMULATED
+#include "tensor/cuda/device/emulator.h"
+#endif
+
 namespace uipe::tensor::test {
 namespace {
 
@@ -139,7 +143,12 @@ void expect_within(const Tensor& on_device, const Tensor& want, const std::vecto
             << what << " element " << i << " of " << to_string(want.shape()) << ": got " << got[i] << ", want "
             << expected[i];
     }
-    EXPECT_LE(norm_error(on_device, want), 1e-2) << what;
+    // The gradients of a lone token's query and key cancel to 0: nothing to be relative to.
+    double most = 0.0;
+    for (const double x : expected) most = std::max(most, std::abs(x));
+    if (most > 1e-3) {
+        EXPECT_LE(norm_error(on_device, want), 1e-2) << what;
+    }
 }
 
 class CudaAttentionMma : public Cuda {
