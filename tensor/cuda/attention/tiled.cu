@@ -125,16 +125,20 @@ __device__ inline void store_four(bf16* to, const float (&x)[4]) {
 template <int P, class T>
 __device__ inline void store_rows(T* to, std::int64_t step, const Sums<P>& sums, const float (&factor)[Cut<P>::mine],
                                   int valid, int D, bool accumulate) {
-    for (int i = 0; i < Cut<P>::mine; ++i)
+    DEV_UNROLL
+    for (int i = 0; i < Cut<P>::mine; ++i) {
+        DEV_UNROLL
         for (int j = 0; j < P / 32; ++j) {
             const int d = 32 * j + 4 * lane_column();
-            if (row_of<P>(i) >= valid || d >= D) continue;
             T* at = to + row_of<P>(i) * step + d;
-            float x[4];
-            for (int f = 0; f < 4; ++f)
-                x[f] = factor[i] * sums[i][4 * j + f] + (accumulate ? dev::to_float(at[f]) : 0.0F);
-            store_four(at, x);
+            if (row_of<P>(i) < valid && d < D) {
+                float x[4];
+                for (int f = 0; f < 4; ++f)
+                    x[f] = factor[i] * sums[i][4 * j + f] + (accumulate ? dev::to_float(at[f]) : 0.0F);
+                store_four(at, x);
+            }
         }
+    }
 }
 
 /// The sum over the 8 lanes of a row.
