@@ -58,11 +58,6 @@ __device__ inline T to(float x) {
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bf16 x) { return x; }
 
-/// Two values rounded to bf16, the first in the lower half: a register of an mma operand.
-__device__ inline std::uint32_t pack(float low, float high) {
-    return static_cast<std::uint32_t>(to_bf16(low).bits) | static_cast<std::uint32_t>(to_bf16(high).bits) << 16;
-}
-
 template <class T>
 __device__ inline T min_of(T a, T b) {
     return b < a ? b : a;

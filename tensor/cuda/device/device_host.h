@@ -21,6 +21,8 @@
 #define DEV_AND_PASS , here
 
 #define DEV_UNROLL
+#define DEV_UNROLL_BY(count)
+#define DEV_NO_UNROLL
 
 // Work of the emulator itself, not of a kernel: the race detector must not look.
 #define DEV_UNSEEN __attribute__((no_sanitize("thread")))
@@ -95,6 +97,9 @@ inline void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, st
 }
 
 inline tensor::bf16 to_bf16(float x) { return x; }
+inline std::uint32_t pack(float low, float high) {
+    return static_cast<std::uint32_t>(to_bf16(low).bits) | static_cast<std::uint32_t>(to_bf16(high).bits) << 16;
+}
 
 inline float exp2(float x) { return std::exp2(x); }
 inline float exp(float x) { return std::exp(x); }
@@ -106,6 +111,7 @@ inline float cos(double x) { return static_cast<float>(std::cos(x)); }
 inline float sin_pi(float x) { return static_cast<float>(std::sin(std::numbers::pi * x)); }
 inline float cos_pi(float x) { return static_cast<float>(std::cos(std::numbers::pi * x)); }
 inline double sqrt(double x) { return std::sqrt(x); }
+inline float fmax(float a, float b) { return std::fmax(a, b); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
 }  // namespace uipe::dev
