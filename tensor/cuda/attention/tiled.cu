@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(threads) tiled_forward_kernel(Forward<T> f, co
 }
 
 template <int P, class T>
-__global__ void __launch_bounds__(threads) tiled_dq_kernel(Backward<T> b, const Tile* tiles) {
+__global__ void __launch_bounds__(threads, 2) tiled_dq_kernel(Backward<T> b, const Tile* tiles) {
     using C = Cut<P>;
     DEV_DYNAMIC_SHARED(memory);
     float* const q = reinterpret_cast<float*>(memory);
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(threads) tiled_dq_kernel(Backward<T> b, const 
 }
 
 template <int P, class T>
-__global__ void __launch_bounds__(threads) tiled_dkdv_kernel(Backward<T> b, const Tile* tiles) {
+__global__ void __launch_bounds__(threads, 2) tiled_dkdv_kernel(Backward<T> b, const Tile* tiles) {
     using C = Cut<P>;
     DEV_DYNAMIC_SHARED(memory);
     float* const k = reinterpret_cast<float*>(memory);
