@@ -376,7 +376,7 @@ std::shared_ptr<int> device_ints(std::int64_t n) {
 
 std::vector<int> downloaded(const int* from, std::int64_t n) {
     std::vector<int> here(static_cast<std::size_t>(n));
-    download(here.data(), from, here.size() * sizeof(int));
+    if (n > 0) download(here.data(), from, here.size() * sizeof(int));
     return here;
 }
 
@@ -431,6 +431,7 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
 void argmax(const Tensor& y, const Tensor& x) {
     const std::int64_t R = x.dim(0);
     const std::int64_t V = x.dim(1);
+    if (R == 0) return;
     const std::shared_ptr<int> best = device_ints(R);
     with_float(x.dtype(), [&]<class T>() {
         with_flag(can_use_vectors(V, x), [&]<bool vectors>() {
