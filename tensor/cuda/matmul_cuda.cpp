@@ -3,11 +3,11 @@
 // cuBLASLt counts rows within columns; our rows of N are its columns of N. So y[M,N] = op(a) op(b) is, to it,
 // y^T[N,M] = op(b)^T op(a)^T: the operands change places, each is read as it lies, and a transpose stays a transpose.
 //
-// Which of its algorithms runs is measured once for each class of large products, those within a quarter of one
-// another in every size, and kept as long as the process lives: the same product gives the same bits each time. Another
-// run, or another machine, may choose another algorithm, and so other last bits. UIPE_MATMUL=first takes the library's
-// own first choice instead, which depends on the shape, the chip and the library alone.
-// Sums are f32: products of f32 too, unless UIPE_TF32=1 lets their factors be rounded to 10 bits for speed.
+// The algorithm is the library's own first choice, which depends on the shape, the chip and the library alone: a run
+// has the same bits every time. UIPE_MATMUL=measured tries its candidates instead, once for each class of large
+// products (those within a quarter of one another in every size): as fast as can be, but another run may choose another
+// algorithm, and so other last bits. Sums are f32: products of f32 too, unless UIPE_TF32=1 lets their factors be
+// rounded to 10 bits for speed.
 #if !defined(UIPE_EMULATED)
 
 #include <algorithm>
@@ -47,7 +47,7 @@ bool chosen(const char* variable, const std::string& usual, const std::string& o
     return value == other;
 }
 bool takes_first() {
-    static const bool answer = chosen("UIPE_MATMUL", "measured", "first");
+    static const bool answer = !chosen("UIPE_MATMUL", "first", "measured");
     return answer;
 }
 bool takes_tf32() {

@@ -2,7 +2,6 @@
 // a GPU: what the emulator computes is what a GPU does.
 #include "tests/cuda/cuda_test.h"
 
-#ifdef UIPE_CUDA
 #include "tests/cuda/primitives.h"
 
 namespace uipe::tensor::test {
@@ -132,12 +131,3 @@ TEST_F(CudaPrimitives, RoundingToBf16HasTheBitsOfTheHost) {
 
 }  // namespace
 }  // namespace uipe::tensor::test
-
-#else
-
-namespace uipe::tensor::test {
-using CudaPrimitives = Cuda;
-TEST_F(CudaPrimitives, NeedTheCudaBackend) {}
-}  // namespace uipe::tensor::test
-
-#endif
