@@ -5,6 +5,8 @@
 // output stay in registers: a lane's scores are, rounded to bf16, its part of the left operand of P V. Softmax is
 // online, in base 2. Tiles above the diagonal are not visited, by a block or by one of its warps; those on it are
 // masked. Queries past the end of a sequence are computed like others, of zeros, and not written.
+// Registers and shared memory leave room for two blocks on a multiprocessor (one on an sm_89 with D > 64).
+// Measured: not yet.
 #include "tensor/cuda/attention/mma.h"
 
 namespace uipe::tensor::cuda::attend {
@@ -32,28 +34,32 @@ struct Softmax {
 template <int D>
 __device__ inline void soften(float (&s)[M][N][4], Softmax& rows, float (&out)[M][D / 8][4], float log2_scale) {
     DEV_UNROLL
-    for (int m = 0; m < M; ++m) DEV_UNROLL
-    for (int half = 0; half < 2; ++half) {
-        float most = rows.most[m][half];
+    for (int m = 0; m < M; ++m) {
         DEV_UNROLL
-        for (int n = 0; n < N; ++n) most = dev::fmax(most, dev::fmax(s[m][n][2 * half], s[m][n][2 * half + 1]));
-        most = dev::fmax(most, dev::shuffle_xor(most, 1));
-        most = dev::fmax(most, dev::shuffle_xor(most, 2));
-        const float shift = -most * log2_scale;  // finite: the first tile shows each row its first key
-        const float factor = dev::exp2(dev::fma(rows.most[m][half], log2_scale, shift));
-        rows.most[m][half] = most;
-        float sum = 0.0F;
-        DEV_UNROLL
-        for (int n = 0; n < N; ++n) DEV_UNROLL
-        for (int i = 2 * half; i < 2 * half + 2; ++i) {
-            s[m][n][i] = dev::exp2(dev::fma(s[m][n][i], log2_scale, shift));
-            sum += s[m][n][i];
-        }
-        rows.sum[m][half] = rows.sum[m][half] * factor + sum;
-        DEV_UNROLL
-        for (int n = 0; n < D / 8; ++n) {
-            out[m][n][2 * half] *= factor;
-            out[m][n][2 * half + 1] *= factor;
+        for (int half = 0; half < 2; ++half) {
+            float most = rows.most[m][half];
+            DEV_UNROLL
+            for (int n = 0; n < N; ++n) most = dev::fmax(most, dev::fmax(s[m][n][2 * half], s[m][n][2 * half + 1]));
+            most = dev::fmax(most, dev::shuffle_xor(most, 1));
+            most = dev::fmax(most, dev::shuffle_xor(most, 2));
+            const float shift = -most * log2_scale;  // finite: the first tile shows each row its first key
+            const float factor = dev::exp2(dev::fma(rows.most[m][half], log2_scale, shift));
+            rows.most[m][half] = most;
+            float sum = 0.0F;
+            DEV_UNROLL
+            for (int n = 0; n < N; ++n) {
+                DEV_UNROLL
+                for (int i = 2 * half; i < 2 * half + 2; ++i) {
+                    s[m][n][i] = dev::exp2(dev::fma(s[m][n][i], log2_scale, shift));
+                    sum += s[m][n][i];
+                }
+            }
+            rows.sum[m][half] = rows.sum[m][half] * factor + sum;
+            DEV_UNROLL
+            for (int n = 0; n < D / 8; ++n) {
+                out[m][n][2 * half] *= factor;
+                out[m][n][2 * half + 1] *= factor;
+            }
         }
     }
 }
@@ -63,19 +69,21 @@ template <int D>
 __device__ inline void finish(const Softmax& rows, float (&out)[M][D / 8][4], float* lse, int step, int valid,
                               float scale) {
     DEV_UNROLL
-    for (int m = 0; m < M; ++m) DEV_UNROLL
-    for (int half = 0; half < 2; ++half) {
-        float sum = rows.sum[m][half];
-        sum += dev::shuffle_xor(sum, 1);
-        sum += dev::shuffle_xor(sum, 2);
-        const int row = 16 * m + 8 * half + dev::lane() / 4;
-        if (dev::lane() % 4 == 0 && row < valid)
-            lse[static_cast<std::int64_t>(row) * step] = rows.most[m][half] * scale + dev::log(sum);
-        const float factor = 1.0F / sum;
+    for (int m = 0; m < M; ++m) {
         DEV_UNROLL
-        for (int n = 0; n < D / 8; ++n) {
-            out[m][n][2 * half] *= factor;
-            out[m][n][2 * half + 1] *= factor;
+        for (int half = 0; half < 2; ++half) {
+            float sum = rows.sum[m][half];
+            sum += dev::shuffle_xor(sum, 1);
+            sum += dev::shuffle_xor(sum, 2);
+            const int row = 16 * m + 8 * half + dev::lane() / 4;
+            if (dev::lane() % 4 == 0 && row < valid)
+                lse[static_cast<std::int64_t>(row) * step] = rows.most[m][half] * scale + dev::log(sum);
+            const float factor = 1.0F / sum;
+            DEV_UNROLL
+            for (int n = 0; n < D / 8; ++n) {
+                out[m][n][2 * half] *= factor;
+                out[m][n][2 * half + 1] *= factor;
+            }
         }
     }
 }

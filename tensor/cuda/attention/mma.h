@@ -70,10 +70,14 @@ __device__ inline void multiply_rows(float (&sum)[M][N][4], const bf16* a, const
 template <int M, int N>
 __device__ inline void round_to_operand(std::uint32_t (&p)[M][N / 2][4], const float (&x)[M][N][4]) {
     DEV_UNROLL
-    for (int m = 0; m < M; ++m) DEV_UNROLL
-    for (int k = 0; k < N / 2; ++k) DEV_UNROLL
-    for (int i = 0; i < 4; ++i)
-        p[m][k][i] = dev::pack(x[m][2 * k + i / 2][i % 2 * 2], x[m][2 * k + i / 2][i % 2 * 2 + 1]);
+    for (int m = 0; m < M; ++m) {
+        DEV_UNROLL
+        for (int k = 0; k < N / 2; ++k) {
+            DEV_UNROLL
+            for (int i = 0; i < 4; ++i)
+                p[m][k][i] = dev::pack(x[m][2 * k + i / 2][i % 2 * 2], x[m][2 * k + i / 2][i % 2 * 2 + 1]);
+        }
+    }
 }
 
 /// sum += p b: b a tile of 16 K rows.
@@ -82,14 +86,16 @@ __device__ inline void multiply_columns(float (&sum)[M][D / 8][4], const std::ui
     const int lane = dev::lane();
     const int bt = dev::swizzle(lane % 16, lane / 16, chunks<D>);
     DEV_UNROLL
-    for (int k = 0; k < K; ++k) DEV_UNROLL
-    for (int n = 0; n < D / 8; n += 2) {
-        std::uint32_t right[4];
-        dev::load_matrix<true>(right, b + tile_size<D>(16 * k) + chunks_after(bt, n));
+    for (int k = 0; k < K; ++k) {
         DEV_UNROLL
-        for (int m = 0; m < M; ++m) {
-            dev::mma(sum[m][n], p[m][k], right[0], right[1]);
-            dev::mma(sum[m][n + 1], p[m][k], right[2], right[3]);
+        for (int n = 0; n < D / 8; n += 2) {
+            std::uint32_t right[4];
+            dev::load_matrix<true>(right, b + tile_size<D>(16 * k) + chunks_after(bt, n));
+            DEV_UNROLL
+            for (int m = 0; m < M; ++m) {
+                dev::mma(sum[m][n], p[m][k], right[0], right[1]);
+                dev::mma(sum[m][n + 1], p[m][k], right[2], right[3]);
+            }
         }
     }
 }
@@ -97,9 +103,13 @@ __device__ inline void multiply_columns(float (&sum)[M][D / 8][4], const std::ui
 template <int M, int N>
 __device__ inline void clear(float (&x)[M][N][4]) {
     DEV_UNROLL
-    for (int m = 0; m < M; ++m) DEV_UNROLL
-    for (int n = 0; n < N; ++n) DEV_UNROLL
-    for (int i = 0; i < 4; ++i) x[m][n][i] = 0.0F;
+    for (int m = 0; m < M; ++m) {
+        DEV_UNROLL
+        for (int n = 0; n < N; ++n) {
+            DEV_UNROLL
+            for (int i = 0; i < 4; ++i) x[m][n][i] = 0.0F;
+        }
+    }
 }
 
 /// Scores become -infinity where the number of the key is above that of the query by more than `ahead`. Queries are
@@ -141,18 +151,22 @@ __device__ inline void write_rows(bf16* to, std::int64_t step, int valid, const 
     const int g = dev::lane() / 4;
     const int t = dev::lane() % 4;
     DEV_UNROLL
-    for (int m = 0; m < M; ++m) DEV_UNROLL
-    for (int n = 0; n < D / 8; ++n) DEV_UNROLL
-    for (int half = 0; half < 2; ++half) {
-        const int row = 16 * m + g + 8 * half;
-        bf16* at = tile + dev::swizzle(row, n, chunks<D>) + 2 * t;
-        float low = factor * x[m][n][2 * half];
-        float high = factor * x[m][n][2 * half + 1];
-        if (accumulate) {
-            low += dev::to_float(at[0]);
-            high += dev::to_float(at[1]);
+    for (int m = 0; m < M; ++m) {
+        DEV_UNROLL
+        for (int n = 0; n < D / 8; ++n) {
+            DEV_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                const int row = 16 * m + g + 8 * half;
+                bf16* at = tile + dev::swizzle(row, n, chunks<D>) + 2 * t;
+                float low = factor * x[m][n][2 * half];
+                float high = factor * x[m][n][2 * half + 1];
+                if (accumulate) {
+                    low += dev::to_float(at[0]);
+                    high += dev::to_float(at[1]);
+                }
+                *reinterpret_cast<std::uint32_t*>(at) = dev::pack(low, high);
+            }
         }
-        *reinterpret_cast<std::uint32_t*>(at) = dev::pack(low, high);
     }
     dev::sync_warp();
     for_each_chunk([](bf16* global, bf16* shared) { dev::store(global, dev::load(shared)); });

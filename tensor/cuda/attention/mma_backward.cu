@@ -6,6 +6,8 @@
 // with dout and q need on the left. dq: a block takes 128 queries of one head, a warp 32, and walks the keys in tiles
 // of 32. Both recompute probabilities from lse: seven products instead of the five of one kernel that would have to
 // add up dq in memory. Tiles are copied a step ahead into one of two buffers.
+// Registers leave room for two blocks on a multiprocessor; shared memory too, except with D > 64 for dq on an
+// sm_80 and for both on an sm_89. Measured: not yet.
 #include "tensor/cuda/attention/mma.h"
 
 namespace uipe::tensor::cuda::attend {
@@ -47,8 +49,11 @@ __device__ inline void add_queries(float (&dk)[1][D / 8][4], float (&dv)[1][D / 
     clear(ds);
     multiply_rows<D>(ds, v, dout);
     DEV_UNROLL
-    for (int n = 0; n < N; ++n) DEV_UNROLL
-    for (int i = 0; i < 4; ++i) ds[0][n][i] = p[0][n][i] * (ds[0][n][i] - delta[8 * n + dev::lane() % 4 * 2 + i % 2]);
+    for (int n = 0; n < N; ++n) {
+        DEV_UNROLL
+        for (int i = 0; i < 4; ++i)
+            ds[0][n][i] = p[0][n][i] * (ds[0][n][i] - delta[8 * n + dev::lane() % 4 * 2 + i % 2]);
+    }
     round_to_operand(left, ds);
     multiply_columns<D>(dk, left, q);
 }
@@ -159,11 +164,15 @@ __device__ inline void add_keys(float (&dq)[M][D / 8][4], const bf16* q, const b
     clear(ds);
     multiply_rows<D>(ds, dout, v);
     DEV_UNROLL
-    for (int m = 0; m < M; ++m) DEV_UNROLL
-    for (int n = 0; n < N; ++n) DEV_UNROLL
-    for (int i = 0; i < 4; ++i)
-        ds[m][n][i] =
-            dev::exp2(dev::fma(p[m][n][i], log2_scale, -rows.lse[m][i / 2])) * (ds[m][n][i] - rows.delta[m][i / 2]);
+    for (int m = 0; m < M; ++m) {
+        DEV_UNROLL
+        for (int n = 0; n < N; ++n) {
+            DEV_UNROLL
+            for (int i = 0; i < 4; ++i)
+                ds[m][n][i] = dev::exp2(dev::fma(p[m][n][i], log2_scale, -rows.lse[m][i / 2])) *
+                              (ds[m][n][i] - rows.delta[m][i / 2]);
+        }
+    }
     std::uint32_t left[M][N / 2][4];
     round_to_operand(left, ds);
     multiply_columns<D>(dq, left, k);
