@@ -6,6 +6,7 @@
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/simd.h"
+#include "tensor/ops.h"
 #include "tensor/parallel.h"
 
 namespace uipe::tensor {
@@ -125,6 +126,7 @@ std::int32_t likeliest_of(const T* hidden, const Tensor& w, const acc_t<T>* bloc
 }  // namespace
 
 GreedyHead::GreedyHead(const Tensor& w, bool pack) : w_(w), screen_(pack ? screen_of(w.dtype()) : w.dtype()) {
+    if (w.device() != Device{}) return;
     for (std::int64_t v = 0; v < w.dim(0); v += slice_tokens) {
         const Tensor slice = w.rows(v, std::min(v + slice_tokens, w.dim(0)));
         const Tensor rounded = slice.to(screen_);
@@ -141,6 +143,12 @@ Tensor GreedyHead::likeliest(const Tensor& hidden) const {
     const std::int64_t C = hidden.dim(1);
     const std::int64_t blocks = ceil_div(w_.dim(0), block_tokens);
     const Tensor out = Tensor::empty({T}, DType::i32);
+    if (w_.device() != Device{}) {
+        const Tensor scores = Tensor::empty({T, w_.dim(0)}, accumulator_of(w_.dtype()), w_.device());
+        logits(scores, hidden, w_);
+        argmax(out, scores);
+        return out;
+    }
     const Tensor rounded = hidden.to(screen_);
     const std::vector<Norms> of_rows = norms(hidden, rounded);
     cpu::with_float(hidden.dtype(), [&]<class E>() {

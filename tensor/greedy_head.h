@@ -10,7 +10,7 @@ namespace uipe::tensor {
 /// Of the logits hidden[T,C] w[V,C]^T only the largest is wanted, so they are screened first: computed in bf16 where w
 /// is f32 and the processor multiplies bf16 (twice as fast), a slice of the vocabulary at a time, which the caches
 /// hold. Then those that can be the largest, by a bound on the screen's error, are computed again in the accumulator's
-/// type. The answer is that of all logits in that type.
+/// type. The answer is that of all logits in that type. (On a GPU all logits are computed, in the accumulator's type.)
 ///
 /// Bound: with h' and w' the rounded h and w, |h w - h' w'| = |(h - h') w + h' (w - w')| <= |h - h'| |w| + |h'| |w -
 /// w'| by Cauchy and Schwarz, and C roundings of the sum.

@@ -13,7 +13,8 @@ struct Packed;
 /// w[N,C], for products x w^T. It shares w and keeps a copy of it, packed: when w changes, make another.
 class PackedMatrix {
 public:
-    /// Without `pack`, w is read as it lies: a fifth slower in products of some 80 rows, and no second copy.
+    /// Without `pack`, or on a GPU, w is read as it lies: on a CPU a fifth slower in products of some 80 rows, and no
+    /// second copy.
     explicit PackedMatrix(Tensor w, bool pack = true);
 
     const Tensor& weight() const { return w_; }

@@ -64,18 +64,25 @@ std::vector<A> logprobs(const Tensor& hidden, const std::vector<std::int32_t>& t
 
 }  // namespace
 
-ScoringHead::ScoringHead(const Tensor& w, bool pack) : V_(w.dim(0)) {
-    for (std::int64_t v = 0; v < V_; v += slice_tokens)
-        slices_.emplace_back(w.rows(v, std::min(v + slice_tokens, V_)), pack);
+ScoringHead::ScoringHead(const Tensor& w, bool pack) : w_(w) {
+    if (w.device() != Device{}) return;
+    for (std::int64_t v = 0; v < w.dim(0); v += slice_tokens)
+        slices_.emplace_back(w.rows(v, std::min(v + slice_tokens, w.dim(0))), pack);
 }
 
 Tensor ScoringHead::logprob(const Tensor& hidden, const Tensor& targets) const {
     require(targets.numel() == hidden.dim(0), "scoring: ", targets.numel(), " targets for ", hidden.dim(0), " rows");
+    if (w_.device() != Device{}) {
+        Tensor out = Tensor::empty({hidden.dim(0)}, accumulator_of(hidden.dtype()), hidden.device());
+        token_logprob(out, hidden, w_, targets);
+        return out.to(Device{});
+    }
+    const std::int64_t V = w_.dim(0);
     const std::int32_t* target = targets.data<std::int32_t>();
     Tensor out = Tensor::zeros({hidden.dim(0)}, accumulator_of(hidden.dtype()));
     std::vector<std::int32_t> rows;
     for (std::int32_t t = 0; t < hidden.dim(0); ++t) {
-        require(target[t] < V_, "scoring: target ", target[t], " of row ", t, " outside the vocabulary of ", V_);
+        require(target[t] < V, "scoring: target ", target[t], " of row ", t, " outside the vocabulary of ", V);
         if (target[t] >= 0) rows.push_back(t);
     }
     for (auto begin = rows.begin(); begin != rows.end();) {

@@ -9,17 +9,18 @@ namespace uipe::tensor {
 
 /// token_logprob for many batches with one w[V,C]: w is packed once, and the logits of some hundred rows and a slice of
 /// the vocabulary go no further than the caches; each row keeps its largest logit and its sum of exponentials (Milakov
-/// & Gimelshein 2018, algorithm 3).
+/// & Gimelshein 2018, algorithm 3). On a GPU it is token_logprob.
 class ScoringHead {
 public:
     /// `pack` as for PackedMatrix.
     explicit ScoringHead(const Tensor& w, bool pack = true);
 
-    /// logp[T] (acc) = log softmax(hidden[T,C] w^T)[targets[t]]; 0 where targets[t] < 0, and those rows cost nothing.
+    /// On the host: logp[T] (acc) = log softmax(hidden[T,C] w^T)[targets[t]]; 0 where targets[t] < 0, and those rows
+    /// cost nothing.
     Tensor logprob(const Tensor& hidden, const Tensor& targets) const;
 
 private:
-    std::int64_t V_;
+    Tensor w_;
     std::vector<PackedMatrix> slices_;
 };
 
