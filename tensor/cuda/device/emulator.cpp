@@ -135,7 +135,9 @@ private:
     int pick();
     void wait(const char* operation, const std::source_location& here);
     void run_next();
-    [[noreturn]] void fail(std::string message);
+    /// Ends the block from within a fiber, after error_ was set. The frames of its fibers are never left: nothing they
+    /// hold is destroyed, so no message may still be under construction.
+    [[noreturn]] void abandon();
     std::string who_waits() const;
 
     struct Array {
@@ -279,7 +281,10 @@ int Block::pick() {
 void Block::run_next() {
     Thread& me = thread();
     const int next = pick();
-    if (next < 0) fail(cat("it waits for ever: ", who_waits()));
+    if (next < 0) {
+        error_ = cat("it waits for ever: ", who_waits());
+        abandon();
+    }
     state.thread = next;
     me.fiber.switch_to(thread().fiber);
 }
@@ -295,8 +300,7 @@ void Block::wait(const char* operation, const std::source_location& here) {
     me.waits = nullptr;
 }
 
-void Block::fail(std::string message) {
-    error_ = std::move(message);
+void Block::abandon() {
     happens_before(&end_tag_);
     thread().fiber.switch_to(main_);
     std::abort();  // a block that failed does not go on
@@ -320,8 +324,11 @@ std::string Block::who_waits() const {
 
 void Block::sync(const std::source_location& here) {
     if (arrived_ == 0) barrier_ = here;
-    if (!same(barrier_, here))
-        fail(cat("thread ", state.thread, " is at the sync of ", at(here), ", others are at that of ", at(barrier_)));
+    if (!same(barrier_, here)) {
+        error_ =
+            cat("thread ", state.thread, " is at the sync of ", at(here), ", others are at that of ", at(barrier_));
+        abandon();
+    }
     const int turn = turn_;
     happens_before(&barrier_tags_[turn]);
     if (++arrived_ < launch_->threads) {
@@ -343,9 +350,11 @@ void Block::meet(const char* operation, const std::source_location& here, void* 
         warp.operation = operation;
         warp.where = here;
     }
-    if (warp.operation != operation || !same(warp.where, here))
-        fail(cat("thread ", state.thread, " is at ", operation, " (", at(here), "), others of its warp are at ",
-                 warp.operation, " (", at(warp.where), ")"));
+    if (warp.operation != operation || !same(warp.where, here)) {
+        error_ = cat("thread ", state.thread, " is at ", operation, " (", at(here), "), others of its warp are at ",
+                     warp.operation, " (", at(warp.where), ")");
+        abandon();
+    }
     const int turn = warp.turn;
     if (orders) happens_before(&warp.tags[turn]);
     warp.data[lane] = data;
@@ -365,7 +374,10 @@ std::byte* Block::shared_array(const void* key, std::size_t bytes) {
     for (const Array& array : arrays_)
         if (array.key == key) return shared_ + array.begin;
     const std::size_t begin = used_;
-    if (begin + bytes + red_zone > shared_size) fail(cat("its shared arrays need more than ", shared_size, " bytes"));
+    if (begin + bytes + red_zone > shared_size) {
+        error_ = cat("its shared arrays need more than ", shared_size, " bytes");
+        abandon();
+    }
     allow(shared_ + begin, bytes);
     poison(shared_ + begin, bytes);
     used_ = (begin + bytes + red_zone + 127) / 128 * 128;
@@ -380,15 +392,20 @@ void Block::check_shared(const void* p, const char* operation, const std::source
     bool inside = dynamic;
     for (const Array& array : arrays_)
         inside = inside || (begin + array.begin <= address && address + 16 <= begin + used_ - red_zone);
-    if (!inside || address % 16 != 0)
-        fail(cat("thread ", state.thread, ": ", operation, " (", at(here), ") at byte ",
-                 static_cast<std::int64_t>(address - begin), " of shared memory, ",
-                 inside ? "not aligned to 16" : "outside it"));
+    if (!inside || address % 16 != 0) {
+        error_ = cat("thread ", state.thread, ": ", operation, " (", at(here), ") at byte ",
+                     static_cast<std::int64_t>(address - begin), " of shared memory, ",
+                     inside ? "not aligned to 16" : "outside it");
+        abandon();
+    }
 }
 
 void Block::check_aligned(const void* from, const char* operation, const std::source_location& here) {
-    if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
-        fail(cat("thread ", state.thread, ": ", operation, " (", at(here), ") from global memory not aligned to 16"));
+    if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+        error_ =
+            cat("thread ", state.thread, ": ", operation, " (", at(here), ") from global memory not aligned to 16");
+        abandon();
+    }
 }
 
 Options options_of_environment() {
