@@ -77,7 +77,7 @@ public:
         slots_ = static_cast<std::size_t>(std::clamp<std::int64_t>(options_.batch_size, 1, all));
         for (std::size_t slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
         KvCache cache(model_.config(), static_cast<std::int64_t>(slots_),
-                      *std::max_element(limits_.begin(), limits_.end()), model_.dtype());
+                      *std::max_element(limits_.begin(), limits_.end()), model_.dtype(), model_.device());
         while (next_ < prompts_.size() || !rows_.empty()) {
             if (worth_filling())
                 fill(cache);
@@ -123,7 +123,7 @@ private:
         std::vector<std::int32_t> last = batch.cu_seqlens.to_vector<std::int32_t>();
         last.erase(last.begin());
         for (std::int32_t& row : last) --row;
-        const Tensor states = Tensor::empty({batch.B, hidden.dim(1)}, hidden.dtype());
+        const Tensor states = Tensor::empty({batch.B, hidden.dim(1)}, hidden.dtype(), hidden.device());
         tensor::embedding(states, hidden, Tensor::from(last));
         advance(first, states);
     }
@@ -169,9 +169,10 @@ private:
 
     void pick(std::size_t first, const Tensor& hidden) {
         const std::int64_t V = model_.config().vocab_size;
-        const Tensor scores = Tensor::empty({hidden.dim(0), V}, tensor::accumulator_of(hidden.dtype()));
+        const Tensor scores =
+            Tensor::empty({hidden.dim(0), V}, tensor::accumulator_of(hidden.dtype()), hidden.device());
         tensor::logits(scores, hidden, model_.head().value());
-        const Tensor logits = scores.to(DType::f32);
+        const Tensor logits = scores.to(DType::f32).to(tensor::Device{});
         const std::int64_t grain = 1 + 65536 / V;  // a thread is not worth waking for less
         tensor::parallel_for(hidden.dim(0), grain, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t i = begin; i < end; ++i) {

@@ -14,7 +14,7 @@ std::vector<std::vector<double>> token_logprobs(const Llama& model, std::span<co
         for (std::int64_t tokens = 0; end < sequences.size() && (end == begin || tokens < tokens_per_batch); ++end)
             tokens += static_cast<std::int64_t>(sequences[end].ids.size());
         const Batch batch = pack_sharing(sequences.subspan(begin, end - begin));
-        const tensor::Tensor logp = model.logprob(batch).value().to(tensor::DType::f64);
+        const tensor::Tensor logp = model.logprob(batch).value().to(tensor::Device{}).to(tensor::DType::f64);
         const double* p = logp.data<double>();
         const std::int32_t* row = batch.key_rows.data<std::int32_t>();
         for (; begin < end; ++begin) {

@@ -37,6 +37,8 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
 
 /// y[1] = sum of x, fixed order.
 void sum(const Tensor& y, const Tensor& x);
+/// dx (+)= dy[1] in every element. dx and dy may differ in float type.
+void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate);
 /// The sum of squares of all elements, in f64, fixed order.
 double sum_of_squares(const Tensor& x);
 /// Whether every element is finite.
