@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
-#include "tensor/ops.h"
+#include "llama/decoder.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
 
@@ -14,26 +13,9 @@ namespace {
 using tensor::DType;
 using tensor::Tensor;
 
-/// The first of the largest; 0 where all are NaN or -infinity.
-std::int32_t likeliest(const float* logits, std::int64_t V) {
-    constexpr std::int64_t block = 1024;  // its largest is found without a branch, its place only where it matters
-    float most = -std::numeric_limits<float>::infinity();
-    std::int64_t at = 0;
-    for (std::int64_t begin = 0; begin < V; begin += block) {
-        const std::int64_t end = std::min(begin + block, V);
-        float here = most;
-#pragma omp simd reduction(max : here)
-        for (std::int64_t v = begin; v < end; ++v) here = std::max(here, logits[v]);
-        if (here > most) at = std::find(logits + begin, logits + end, here) - logits;
-        most = here;
-    }
-    return static_cast<std::int32_t>(at);
-}
-
 /// Draws from softmax(logits / temperature), cut to the likeliest top_k and to the likeliest that reach top_p.
 std::int32_t sample(const float* logits, std::int64_t V, const GenerateOptions& o, std::uint64_t prompt,
                     std::uint64_t step) {
-    if (o.temperature == 0.0) return likeliest(logits, V);
     std::vector<std::pair<double, std::int32_t>> weights;
     require(std::all_of(logits, logits + V, [](float v) { return std::isfinite(v); }), "prompt ", prompt,
             ": the model gives a logit that is not finite; its weights are damaged or have diverged");
@@ -76,13 +58,12 @@ public:
         const auto all = static_cast<std::int64_t>(prompts_.size());
         slots_ = static_cast<std::size_t>(std::clamp<std::int64_t>(options_.batch_size, 1, all));
         for (std::size_t slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
-        KvCache cache(model_.config(), static_cast<std::int64_t>(slots_),
-                      *std::max_element(limits_.begin(), limits_.end()), model_.dtype(), model_.device());
+        Decoder decoder(model_, static_cast<std::int64_t>(slots_), *std::max_element(limits_.begin(), limits_.end()));
         while (next_ < prompts_.size() || !rows_.empty()) {
             if (worth_filling())
-                fill(cache);
+                fill(decoder);
             else
-                step(cache);
+                step(decoder);
         }
         return std::move(out_);
     }
@@ -107,7 +88,7 @@ private:
     }
 
     /// Gives the free slots to the prompts that wait, all in one batch.
-    void fill(KvCache& cache) {
+    void fill(Decoder& decoder) {
         const std::size_t first = rows_.size();
         std::vector<Sequence> sequences;
         std::vector<std::int32_t> slots;
@@ -119,20 +100,14 @@ private:
             sequences.back().ids.push_back(0);  // pack() keeps every id but the last as input
         }
         const Batch batch = pack(sequences);
-        const Tensor hidden = model_.prefill(batch, slots, cache);
-        std::vector<std::int32_t> last = batch.cu_seqlens.to_vector<std::int32_t>();
-        last.erase(last.begin());
-        for (std::int32_t& row : last) --row;
-        const Tensor states = Tensor::empty({batch.B, hidden.dim(1)}, hidden.dtype(), hidden.device());
-        tensor::embedding(states, hidden, Tensor::from(last));
-        advance(first, states);
+        advance(first, decoder.prefill(pack(sequences), slots), decoder);
     }
 
     /// Runs the newest token of each row through the model.
-    void step(KvCache& cache) {
-        const Tensor hidden = model_.decode(of_rows(&Row::last), of_rows(&Row::length), of_rows(&Row::slot), cache);
+    void step(Decoder& decoder) {
+        const Tensor hidden = decoder.step(of_rows(&Row::last), of_rows(&Row::length), of_rows(&Row::slot));
         for (Row& row : rows_) ++row.length;
-        advance(0, hidden);
+        advance(0, hidden, decoder);
     }
 
     Tensor of_rows(std::int32_t Row::*field) const {
@@ -143,8 +118,8 @@ private:
     }
 
     /// Picks the next token of each row from `first` on by its hidden state; rows that end leave.
-    void advance(std::size_t first, const Tensor& hidden) {
-        pick(first, hidden);
+    void advance(std::size_t first, const Tensor& hidden, Decoder& decoder) {
+        pick(first, hidden, decoder);
         const std::size_t before = rows_.size();
         std::size_t kept = first;
         for (std::size_t i = first; i < before; ++i) {
@@ -167,14 +142,17 @@ private:
         return row.length + 1 < limits_[row.prompt];
     }
 
-    void pick(std::size_t first, const Tensor& hidden) {
-        const std::int64_t V = model_.config().vocab_size;
-        const Tensor scores =
-            Tensor::empty({hidden.dim(0), V}, tensor::accumulator_of(hidden.dtype()), hidden.device());
-        tensor::logits(scores, hidden, model_.head().value());
-        const Tensor logits = scores.to(DType::f32).to(tensor::Device{});
+    void pick(std::size_t first, const Tensor& hidden, Decoder& decoder) {
+        if (options_.temperature > 0.0) return draw(first, decoder.logits(hidden).to(DType::f32));
+        const Tensor ids = decoder.likeliest(hidden);
+        for (std::size_t i = first; i < rows_.size(); ++i) rows_[i].last = ids.data<std::int32_t>()[i - first];
+    }
+
+    /// The next tokens, drawn by the logits[n,V] of the rows from `first` on.
+    void draw(std::size_t first, const Tensor& logits) {
+        const std::int64_t V = logits.dim(1);
         const std::int64_t grain = 1 + 65536 / V;  // a thread is not worth waking for less
-        tensor::parallel_for(hidden.dim(0), grain, [&](std::int64_t begin, std::int64_t end) {
+        tensor::parallel_for(logits.dim(0), grain, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t i = begin; i < end; ++i) {
                 Row& row = rows_[first + static_cast<std::size_t>(i)];
                 row.last = sample(logits.data<float>() + i * V, V, options_, row.prompt, out_[row.prompt].size());

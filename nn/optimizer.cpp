@@ -18,7 +18,7 @@ AdamW::AdamW(Parameters parameters, const AdamWOptions& options) : options_(opti
     }
 }
 
-void AdamW::step(double lr, double grad_scale) {
+void AdamW::step(double lr, const Tensor& squares, double max_norm) {
     ++steps_;
     for (Slot& slot : slots_) {
         const Tensor grad = slot.parameter.variable.grad();
@@ -31,7 +31,8 @@ void AdamW::step(double lr, double grad_scale) {
                        .eps = options_.eps,
                        .weight_decay = decays ? options_.weight_decay : 0.0,
                        .step = steps_,
-                       .grad_scale = grad_scale});
+                       .squares = squares,
+                       .max_norm = max_norm});
         slot.parameter.variable.clear_grad();
     }
 }
@@ -67,17 +68,14 @@ void AdamW::load_state(const std::map<std::string, Tensor>& saved, std::int64_t 
     steps_ = steps;
 }
 
-double global_grad_norm(const Parameters& parameters) {
-    double sum = 0.0;
+Tensor grad_squares(const Parameters& parameters) {
+    const tensor::Device device = parameters.empty() ? tensor::Device{} : parameters.front().variable.value().device();
+    Tensor squares = Tensor::zeros({1}, tensor::DType::f64, device);
     for (const Parameter& p : parameters) {
         const Tensor grad = p.variable.grad();
-        if (grad.defined()) sum += tensor::sum_of_squares(grad);
+        if (grad.defined()) tensor::add_squares(squares, grad);
     }
-    return std::sqrt(sum);
-}
-
-double clip_scale(double norm, double max_norm) {
-    return max_norm > 0.0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+    return squares;
 }
 
 Schedule schedule_named(const std::string& name) {

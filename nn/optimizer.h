@@ -21,9 +21,10 @@ class AdamW {
 public:
     AdamW(Parameters parameters, const AdamWOptions& options);
 
-    /// One step at rate `lr`, gradients multiplied by `grad_scale` first; then lets go of the gradients. A parameter
-    /// without one keeps its value and its moments.
-    void step(double lr, double grad_scale);
+    /// One step at rate `lr`; then lets go of the gradients. A parameter without one keeps its value and its moments.
+    /// `squares`: grad_squares() of the parameters that are clipped together to `max_norm` (0: not clipped), as
+    /// PyTorch's clip_grad_norm_; where it is not finite the step is counted but changes nothing. Waits for no device.
+    void step(double lr, const Tensor& squares = {}, double max_norm = 0.0);
     std::int64_t steps() const { return steps_; }
 
     /// The masters by parameter name: the weights to full precision.
@@ -44,12 +45,8 @@ private:
     std::int64_t steps_ = 0;
 };
 
-/// sqrt of the sum of squares of all gradients, in f64 and a fixed order.
-double global_grad_norm(const Parameters& parameters);
-
-/// The factor that brings a gradient of `norm` down to `max_norm` (1 when it is below, or when max_norm is 0), as
-/// PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6), at most 1.
-double clip_scale(double norm, double max_norm);
+/// The sum of squares of all gradients, f64[1] on the parameters' device, in a fixed order.
+Tensor grad_squares(const Parameters& parameters);
 
 enum class Schedule { constant, linear, cosine };
 /// "constant", "linear" or "cosine"; InputError lists them.

@@ -186,10 +186,17 @@ void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate) {
     DISPATCH(dx, sum_backward(dx, dy, accumulate));
 }
 
-double sum_of_squares(const Tensor& x) {
-    check(is_float(x), "sum_of_squares", "a float tensor", {&x});
+void add_squares(const Tensor& y, const Tensor& x) {
+    check(y.defined() && y.dtype() == DType::f64 && y.numel() == 1 && is_float(x), "add_squares",
+          "y[1] of f64, x of a float type", {&y, &x});
     TIMED(optimizer, x, bytes({&x}));
-    DISPATCH(x, sum_of_squares(x));
+    DISPATCH(x, add_squares(y, x));
+}
+
+double sum_of_squares(const Tensor& x) {
+    const Tensor y = Tensor::zeros({1}, DType::f64, x.device());
+    add_squares(y, x);
+    return y.item();
 }
 
 bool all_finite(const Tensor& x) {
@@ -394,11 +401,20 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
 
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w) { matmul(out, hidden, false, w, true); }
 
+void argmax(const Tensor& y, const Tensor& x) {
+    check(is_float(x) && x.rank() == 2 && x.dim(1) > 0 && is_index(y) && y.numel() == x.dim(0), "argmax",
+          "i32 y[R], x[R,V] of a float type", {&y, &x});
+    TIMED(heads, x, bytes({&x}));
+    DISPATCH(x, argmax(y, x));
+}
+
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
     check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && alike(m, master) &&
               alike(v, master) && alike(grad, master),
           "adamw", "master, m, v and grad alike, in the accumulator's type of param", {&param, &master, &m, &v, &grad});
+    check(!step.squares.defined() || (step.squares.dtype() == DType::f64 && step.squares.numel() == 1), "adamw",
+          "squares[1] of f64", {&param, &step.squares});
     TIMED(optimizer, param, bytes({&param, &master, &master, &m, &m, &v, &v, &grad}));
     DISPATCH(param, adamw(param, master, m, v, grad, step));
 }

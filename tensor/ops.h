@@ -39,9 +39,11 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
 void sum(const Tensor& y, const Tensor& x);
 /// dx (+)= dy[1] in every element. dx and dy may differ in float type.
 void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate);
-/// The sum of squares of all elements, in f64, fixed order.
+/// y[1] (f64) += the sum of squares of x, in f64, fixed order.
+void add_squares(const Tensor& y, const Tensor& x);
+/// The sum of squares of x alone, on the host: waits for a device.
 double sum_of_squares(const Tensor& x);
-/// Whether every element is finite.
+/// Whether every element is finite. Waits for a device.
 bool all_finite(const Tensor& x);
 /// y[B] = sums of x[T] over the rows of each sequence.
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens);
@@ -111,7 +113,7 @@ std::int64_t num_targets(const Tensor& targets);
 std::int64_t num_taken(const Tensor& mask, std::int64_t T);
 
 /// logp[T] (acc) = log softmax(hidden[T,C] W[V,C]^T)[targets[t]]; 0 where targets[t] < 0, and those rows cost nothing.
-/// `argmax`, when defined, is i32 [T]: the likeliest token (-1 where no target).
+/// `argmax`, when defined, is i32 [T]: the likeliest token, as argmax() finds it (-1 where no target).
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
                    const Tensor& argmax = {}, const Tensor& dlogits = {});
 /// dhidden[T,C] (+)=, dw[V,C] (acc) += the gradient of sum_t dlogp[t] logp[t]. Undefined outputs are not computed.
@@ -129,6 +131,9 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
 
 /// logits[T,V] (acc) = hidden[T,C] W[V,C]^T. For sampling, a few rows at a time.
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w);
+/// y[R] (i32, on the host) = the place of the largest of each row of x[R,V], the first of equals; NaN is passed over,
+/// and a row of nothing but NaN and -infinity gives 0. Waits for a device.
+void argmax(const Tensor& y, const Tensor& x);
 
 // --- The optimizer ------------------------------------------------------------------------------------------------
 
@@ -138,12 +143,15 @@ struct AdamWStep {
     double beta2 = 0.999;
     double eps = 1e-8;
     double weight_decay = 0.0;
-    std::int64_t step = 1;    // counts from 1
-    double grad_scale = 1.0;  // multiplies the gradient first: clipping
+    std::int64_t step = 1;  // counts from 1
+    // Clipping, as PyTorch's clip_grad_norm_: the gradient is first multiplied by min(1, max_norm / (norm + 1e-6)).
+    Tensor squares = {};    // norm² of the whole gradient, f64[1]; undefined: no clipping
+    double max_norm = 0.0;  // 0: no clipping
 };
 
 /// One AdamW step (Loshchilov & Hutter 2019) on f32 (or f64) master, m, v by grad of the same type.
 /// When `param` is not `master` itself (bf16 weights), it receives the rounded result in the same pass.
+/// Where `squares` is defined and not finite nothing changes: a bad gradient does no harm before the host has seen it.
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step);
 

@@ -7,7 +7,7 @@ namespace uipe::tensor::cpu {
 namespace {
 
 template <class A, class P>
-void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, const AdamWStep& s) {
+void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, const AdamWStep& s, double clip) {
     const auto step = static_cast<double>(s.step);
     const A decay = static_cast<A>(1.0 - s.lr * s.weight_decay);
     const A rate = static_cast<A>(s.lr / (1.0 - std::pow(s.beta1, step)));
@@ -18,8 +18,8 @@ void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, cons
     const A rest1 = static_cast<A>(1.0 - s.beta1);
     const A rest2 = static_cast<A>(1.0 - s.beta2);
     const A eps = static_cast<A>(s.eps);
-    const A scale = static_cast<A>(s.grad_scale);
-    parallel_vectors<A>(n, [=](auto at) {
+    const A scale = static_cast<A>(clip);
+    parallel_vectors<A>(n, false, [=](auto at) {
         const auto g = at.load(grad) * scale;
         const auto mean = beta1 * at.load(m) + rest1 * g;
         const auto square = beta2 * at.load(v) + rest2 * g * g;
@@ -35,10 +35,15 @@ void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, cons
 
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
-    with_accumulator(master.dtype(), [&]<class A>() {
-        with_float(param.dtype(), [&]<class P>() {
-            update(param.data<P>(), master.data<A>(), m.data<A>(), v.data<A>(), grad.data<A>(), param.numel(), step);
-        });
+    double clip = 1.0;
+    if (step.squares.defined()) {
+        const double norm = std::sqrt(step.squares.item());
+        if (!std::isfinite(norm)) return;
+        if (step.max_norm > 0.0) clip = std::min(1.0, step.max_norm / (norm + 1e-6));
+    }
+    with_float(param.dtype(), [&]<class P>() {
+        using A = acc_t<P>;
+        update(param.data<P>(), master.data<A>(), m.data<A>(), v.data<A>(), grad.data<A>(), param.numel(), step, clip);
     });
 }
 

@@ -102,10 +102,9 @@ struct Backward {
         w.dout.load(to, dout + at(begin, h), H * D, rows, D);
         for (std::int64_t i = 0; i < rows; ++i) {
             const std::int64_t row = at(begin + i, h);
-            A s = 0;
-#pragma omp simd reduction(+ : s)
-            for (std::int64_t d = 0; d < D; ++d) s += static_cast<A>(dout[row + d]) * static_cast<A>(out[row + d]);
-            w.delta[static_cast<std::size_t>(to + i)] = s;
+            Vector<A> s{};
+            each_vector<A>(row, row + D, [&](auto place) { s += place.load(dout) * place.load(out); });
+            w.delta[static_cast<std::size_t>(to + i)] = sum_of(s);
         }
     }
 

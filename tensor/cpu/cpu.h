@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "tensor/ops.h"
+#include "tensor/packed_matrix.h"
 
 namespace uipe::tensor::cpu {
 
@@ -36,6 +37,10 @@ void with_accumulator(DType dtype, const Body& body) {
 
 #include "tensor/backend.inc"
 
+/// w[n,k] as products a w^T with many rows read it; nullptr where oneDNN has no other layout for it, or no product.
+std::shared_ptr<const Packed> pack(const Tensor& w);
+/// y[m,n] = a[m,k] w^T. False where so few rows want w itself, or another layout.
+bool matmul(const Tensor& y, const Tensor& a, const Packed& w);
 /// y[m,n] = a[m,k] b[n,k]^T for m of 1 or 2.
 void matmul_few_rows(const Tensor& y, const Tensor& a, const Tensor& b);
 

@@ -24,7 +24,8 @@ void copy(const Tensor& y, const Tensor& x) {
             Y* out = y.data<Y>();
             const X* in = x.data<X>();
             if constexpr (std::is_same_v<acc_t<X>, acc_t<Y>>)
-                parallel_vectors<acc_t<X>>(y.numel(), [=](auto at) { at.store(out, at.load(in)); });
+                parallel_vectors<acc_t<X>>(y.numel(), outgrows_caches(out, y.numel()),
+                                           [=](auto at) { at.store(out, at.load(in)); });
             else
                 parallel_for(y.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
                     for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<Y>(static_cast<acc_t<X>>(in[i]));
@@ -42,7 +43,7 @@ void axpby(const Tensor& y, double a, const Tensor& x, double b) {
             const A p = static_cast<A>(a);
             const A q = static_cast<A>(b);
             if constexpr (std::is_same_v<acc_t<X>, A>)
-                parallel_vectors<A>(y.numel(), [=](auto at) {
+                parallel_vectors<A>(y.numel(), false, [=](auto at) {
                     // 0 * NaN is NaN: an unwritten y must not be read
                     at.store(out, q == 0 ? p * at.load(in) : p * at.load(in) + q * at.load(out));
                 });
@@ -62,7 +63,7 @@ void mul(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate) {
         T* out = y.data<T>();
         const T* p = a.data<T>();
         const T* q = b.data<T>();
-        parallel_vectors<acc_t<T>>(y.numel(), [=](auto at) {
+        parallel_vectors<acc_t<T>>(y.numel(), !accumulate && outgrows_caches(out, y.numel()), [=](auto at) {
             const auto product = at.load(p) * at.load(q);
             at.store(out, accumulate ? at.load(out) + product : product);
         });
@@ -74,7 +75,8 @@ void add(const Tensor& y, const Tensor& x, const Tensor& r) {
         T* out = y.data<T>();
         const T* p = x.data<T>();
         const T* q = r.data<T>();
-        parallel_vectors<acc_t<T>>(y.numel(), [=](auto at) { at.store(out, at.load(p) + at.load(q)); });
+        parallel_vectors<acc_t<T>>(y.numel(), outgrows_caches(out, y.numel()),
+                                   [=](auto at) { at.store(out, at.load(p) + at.load(q)); });
     });
 }
 

@@ -126,6 +126,13 @@ A log_sum_exp(const A* x, std::int64_t V) {
     return most + std::log(s);
 }
 
+/// The first place of the largest; 0 where all are NaN or -infinity.
+template <class A>
+std::int32_t likeliest(const A* x, std::int64_t V) {
+    const A* found = std::find(x, x + V, largest(x, V));
+    return found == x + V ? 0 : static_cast<std::int32_t>(found - x);
+}
+
 /// d = onehot(target) - softmax(x), the gradient of log softmax(x)[target]; returns log_sum_exp(x). x is used up; d may
 /// be x. The target's element is the sum of the others: 1 - p has no digit left for a token that the model is sure of.
 template <class T, class A>
@@ -199,8 +206,7 @@ void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, co
                 A* x = scores.data<A>() + i * V;
                 const std::int64_t t = rows[i];
                 const A score = x[target[t]];
-                if (argmax.defined())
-                    argmax.data<std::int32_t>()[t] = static_cast<std::int32_t>(std::find(x, x + V, largest(x, V)) - x);
+                if (argmax.defined()) argmax.data<std::int32_t>()[t] = likeliest(x, V);
                 logp.data<A>()[t] = score - (d.defined() ? target_less_softmax(d.data<T>() + i * V, x, V, target[t])
                                                          : log_sum_exp(x, V));
             });
@@ -268,6 +274,15 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
             return d;
         };
         backward(dhidden, dw, dkl, hidden, w, rows_in_mask(dkl.numel(), mask), dlogits, accumulate_hidden, compute);
+    });
+}
+
+void argmax(const Tensor& y, const Tensor& x) {
+    const std::int64_t V = x.dim(1);
+    const Tensor wide = x.to(accumulator_of(x.dtype()));
+    with_accumulator(wide.dtype(), [&]<class A>() {
+        for_each_row(x.dim(0),
+                     [&](std::int64_t i) { y.data<std::int32_t>()[i] = likeliest(wide.data<A>() + i * V, V); });
     });
 }
 

@@ -1,6 +1,5 @@
 // RMSNorm, SwiGLU and the embedding table.
 #include <cmath>
-#include <cstring>
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/math.h"
@@ -9,21 +8,31 @@
 
 namespace uipe::tensor::cpu {
 
+namespace {
+
+/// w in the accumulator's type: widened once, not for every row.
+Tensor widened(const Tensor& w) { return w.to(accumulator_of(w.dtype())); }
+
+}  // namespace
+
 void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps) {
     const std::int64_t C = x.dim(1);
+    const Tensor wide = widened(w);
     with_float(x.dtype(), [&]<class T>() {
         using A = acc_t<T>;
-        const T* weight = w.data<T>();
+        const A* weight = wide.data<A>();
+        const bool streamed = outgrows_caches(y.data<T>(), y.numel(), C);
         parallel_for(x.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t t = begin; t < end; ++t) {
-                const T* in = x.data<T>() + t * C;
-                T* out = y.data<T>() + t * C;
-                Vector<A> squares{};
-                each_vector<A>(0, C, [&](auto at) { squares += at.load(in) * at.load(in); });
-                const A r = A{1} / std::sqrt(sum_of(squares) / static_cast<A>(C) + static_cast<A>(eps));
-                rstd.data<A>()[t] = r;
-                each_vector<A>(0, C, [&](auto at) { at.store(out, at.load(in) * r * at.load(weight)); });
-            }
+            with_place(streamed, [&]<class Place>() {
+                for (std::int64_t t = begin; t < end; ++t) {
+                    const T* in = x.data<T>() + t * C;
+                    T* out = y.data<T>() + t * C;
+                    const A squares = sum_over<A>(C, [=](auto at) { return at.load(in) * at.load(in); });
+                    const A r = A{1} / std::sqrt(squares / static_cast<A>(C) + static_cast<A>(eps));
+                    rstd.data<A>()[t] = r;
+                    each_vector<A, Place>(0, C, [=](auto at) { at.store(out, at.load(in) * r * at.load(weight)); });
+                }
+            });
         });
     });
 }
@@ -31,20 +40,17 @@ void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor&
 namespace {
 
 /// The gradient of one row: dx (+)=, unless it is nullptr, and dw += dy x rstd.
-template <class T>
-void rmsnorm_row(T* dx, acc_t<T>* dw, const T* dy, const T* x, const T* w, acc_t<T> rstd, std::int64_t C,
-                 bool accumulate) {
-    using A = acc_t<T>;
-    Vector<A> dots{};
-    each_vector<A>(0, C, [&](auto at) {
+template <class Place, class T, class A>
+void rmsnorm_row(T* dx, A* dw, const T* dy, const T* x, const A* w, A rstd, std::int64_t C, bool accumulate) {
+    const A dots = sum_over<A>(C, [=](auto at) {
         const auto g = at.load(dy);
         const auto v = at.load(x);
-        dots += g * at.load(w) * v;
         if (dw != nullptr) at.store(dw, at.load(dw) + g * v * rstd);
+        return g * at.load(w) * v;
     });
     if (dx == nullptr) return;
-    const A shift = sum_of(dots) * rstd * rstd * rstd / static_cast<A>(C);
-    each_vector<A>(0, C, [&](auto at) {
+    const A shift = dots * rstd * rstd * rstd / static_cast<A>(C);
+    each_vector<A, Place>(0, C, [=](auto at) {
         const auto d = at.load(dy) * at.load(w) * rstd - at.load(x) * shift;
         at.store(dx, accumulate ? at.load(dx) + d : d);
     });
@@ -59,14 +65,18 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
     const std::int64_t T_rows = x.dim(0);
     const std::int64_t C = x.dim(1);
     const std::int64_t blocks = ceil_div(T_rows, block);
+    const Tensor wide = widened(w);
     with_float(x.dtype(), [&]<class T>() {
         using A = acc_t<T>;
         const Tensor sums = dw.defined() ? Tensor::zeros({blocks, C}, accumulator_of(x.dtype())) : Tensor();
+        const bool streamed = dx.defined() && !accumulate_dx && outgrows_caches(dx.data<T>(), dx.numel(), C);
         parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t t = begin * block; t < std::min(T_rows, end * block); ++t)
-                rmsnorm_row(dx.defined() ? dx.data<T>() + t * C : nullptr,
-                            dw.defined() ? sums.data<A>() + t / block * C : nullptr, dy.data<T>() + t * C,
-                            x.data<T>() + t * C, w.data<T>(), rstd.data<A>()[t], C, accumulate_dx);
+            with_place(streamed, [&]<class Place>() {
+                for (std::int64_t t = begin * block; t < std::min(T_rows, end * block); ++t)
+                    rmsnorm_row<Place>(dx.defined() ? dx.data<T>() + t * C : nullptr,
+                                       dw.defined() ? sums.data<A>() + t / block * C : nullptr, dy.data<T>() + t * C,
+                                       x.data<T>() + t * C, wide.data<A>(), rstd.data<A>()[t], C, accumulate_dx);
+            });
         });
         if (!dw.defined()) return;
         for (std::int64_t b = 0; b < blocks; ++b) cpu::axpby(dw, 1.0, sums.rows(b, b + 1), 1.0);
@@ -78,7 +88,7 @@ void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) {
         const T* g = gate.data<T>();
         const T* u = up.data<T>();
         T* out = y.data<T>();
-        parallel_vectors<acc_t<T>>(y.numel(), [=](auto at) {
+        parallel_vectors<acc_t<T>>(y.numel(), outgrows_caches(out, y.numel()), [=](auto at) {
             const auto a = at.load(g);
             at.store(out, a * sigmoid(a) * at.load(u));
         });
@@ -93,7 +103,9 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
         const T* d = dy.data<T>();
         T* dg = dgate.data<T>();
         T* du = dup.data<T>();
-        parallel_vectors<acc_t<T>>(dy.numel(), [=](auto at) {
+        const bool streamed =
+            !accumulate_gate && !accumulate_up && outgrows_caches(dg, dy.numel()) && outgrows_caches(du, dy.numel());
+        parallel_vectors<acc_t<T>>(dy.numel(), streamed, [=](auto at) {
             const auto a = at.load(g);
             const auto s = sigmoid(a);
             const auto grad = at.load(d);
@@ -105,26 +117,47 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
     });
 }
 
+namespace {
+
+/// Rows of a table lie anywhere, and the processor foresees none: asks for one while another is worked on.
+inline void prefetch(const void* row, std::size_t bytes) {
+    for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const std::byte*>(row) + at);
+}
+
+}  // namespace
+
 void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens) {
-    const std::size_t row = table.nbytes() / static_cast<std::size_t>(table.dim(0));
+    const std::int64_t C = y.dim(1);
+    const std::int64_t T_rows = tokens.numel();
     const std::int32_t* ids = tokens.data<std::int32_t>();
-    parallel_for(tokens.numel(), 64, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t t = begin; t < end; ++t)
-            std::memcpy(static_cast<std::byte*>(y.raw()) + static_cast<std::size_t>(t) * row,
-                        static_cast<const std::byte*>(table.raw()) + static_cast<std::size_t>(ids[t]) * row, row);
+    using Byte = std::uint8_t;  // bits are copied, whatever they mean
+    const std::int64_t bytes = C * static_cast<std::int64_t>(size_of(y.dtype()));
+    auto* out = static_cast<Byte*>(y.raw());
+    const auto row = [&](std::int64_t t) { return static_cast<const Byte*>(table.raw()) + ids[t] * bytes; };
+    parallel_for(T_rows, 64, [&](std::int64_t begin, std::int64_t end) {
+        with_place(outgrows_caches(out, T_rows * bytes, bytes), [&]<class Place>() {
+            for (std::int64_t t = begin; t < end; ++t) {
+                if (t + 1 < end) prefetch(row(t + 1), static_cast<std::size_t>(bytes));
+                each_vector<Byte, Place>(
+                    0, bytes, [to = out + t * bytes, from = row(t)](auto at) { at.store(to, at.load(from)); });
+            }
+        });
     });
 }
 
 void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& tokens) {
     const std::int64_t C = dy.dim(1);
+    const std::int64_t T_rows = tokens.numel();
     const std::int32_t* ids = tokens.data<std::int32_t>();
     with_float(dy.dtype(), [&]<class T>() {
         using A = acc_t<T>;
+        const auto row = [&](std::int64_t t) { return dtable.data<A>() + ids[t] * C; };
         parallel_for(C, 64, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t t = 0; t < tokens.numel(); ++t) {
-                A* out = dtable.data<A>() + ids[t] * C;
+            for (std::int64_t t = 0; t < T_rows; ++t) {
+                if (t + 1 < T_rows) prefetch(row(t + 1) + begin, static_cast<std::size_t>(end - begin) * sizeof(A));
+                A* out = row(t);
                 const T* g = dy.data<T>() + t * C;
-                each_vector<A>(begin, end, [&](auto at) { at.store(out, at.load(out) + at.load(g)); });
+                each_vector<A>(begin, end, [=](auto at) { at.store(out, at.load(out) + at.load(g)); });
             }
         });
     });

@@ -7,6 +7,12 @@
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
+
+struct Packed {
+    Tensor storage;
+    dnnl::memory::desc layout;
+};
+
 namespace {
 
 /// One call of oneDNN: y[m,n] (+)= a[m,k] b[k,n], operands as they lie in memory, rows (or columns, where transposed)
@@ -54,6 +60,12 @@ Layout in_any_layout(const Problem& p) {
     return {dnnl::memory::dims{p.k, p.n}, dtype, dnnl::memory::format_tag::any};
 }
 
+Problem as_it_lies(Problem p) {
+    p.pack = false;
+    return p;
+}
+
+/// Where oneDNN likes b in plain rows best, its kernel packs b itself, transposed or not: a copy would only cost time.
 Plan make_plan(const Problem& p) {
     Plan plan;
     plan.a = describe(p.m, p.k, p.in, p.lda, p.transpose_a);
@@ -74,6 +86,7 @@ Plan make_plan(const Problem& p) {
 #endif
         plan.primitive = dnnl::matmul(description);
         plan.packed_b = description.weights_desc();
+        if (p.pack && plan.packed_b == describe(p.k, p.n, p.in, p.n, false)) return make_plan(as_it_lies(p));
         if (p.pack) plan.pack = dnnl::reorder({engine(), plan.b, engine(), plan.packed_b});
         plan.supported = true;
     } catch (const dnnl::error& e) {
@@ -92,8 +105,8 @@ const Plan& plan_for(const Problem& problem) {
 }
 
 /// b as the plan wants it: itself, or a packed copy, which `storage` holds.
-std::byte* packed(const Plan& plan, const Problem& p, std::byte* b, Tensor& storage) {
-    if (!p.pack) return b;
+std::byte* packed(const Plan& plan, std::byte* b, Tensor& storage) {
+    if (plan.packed_b == plan.b) return b;
     const auto floats = static_cast<std::int64_t>(plan.packed_b.get_size() / sizeof(float)) + 1;
     storage = Tensor::empty({floats}, DType::f32);
     dnnl::memory from(plan.b, engine(), b);
@@ -123,13 +136,13 @@ bool execute(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     const Plan* plan = &plan_for(p);
     if (!plan->supported) return false;
     Tensor storage;
-    std::byte* right = packed(*plan, p, b, storage);
+    std::byte* right = packed(*plan, b, storage);
     const Layout layout = plan->packed_b;
     for (std::int64_t at = 0; at < m; at += p.m, p.m = std::min(p.m, m - at)) {
         plan = &plan_for(p);
         require(plan->supported, "oneDNN has a kernel for the first ", most_rows,
                 " rows of a product, not for the last");
-        if (plan->packed_b != layout) right = packed(*plan, p, b, storage);  // few rows may want another
+        if (plan->packed_b != layout) right = packed(*plan, b, storage);  // few rows may want another
         run(*plan, y + bytes(at * p.ldy, p.out), p.transpose_a ? a + bytes(at, p.in) : a, right);
     }
     return true;
@@ -183,7 +196,34 @@ void multiply_f64(const Tensor& y, const Tensor& a, const Tensor& b, const Probl
     });
 }
 
+std::byte* start(const Tensor& t) { return static_cast<std::byte*>(t.raw()); }
+
+/// y[m,n] = a[m,k] w[n,k]^T, with w in the layout that oneDNN likes best.
+Problem with_packed(std::int64_t m, std::int64_t n, std::int64_t k, DType in, DType out) {
+    return {m, n, k, k, k, n, false, true, false, true, in, out};
+}
+
 }  // namespace
+
+std::shared_ptr<const Packed> pack(const Tensor& w) {
+    constexpr std::int64_t rows = 64;  // of a; the layout is the same for all numbers of them but the least
+    if (w.dtype() == DType::f64 || w.numel() == 0) return nullptr;
+    const Problem p = with_packed(rows, w.dim(0), w.dim(1), w.dtype(), w.dtype());
+    const Plan& plan = plan_for(p);
+    if (!plan.supported || plan.packed_b == plan.b) return nullptr;
+    auto out = std::make_shared<Packed>();
+    packed(plan, start(w), out->storage);
+    out->layout = plan.packed_b;
+    return out;
+}
+
+bool matmul(const Tensor& y, const Tensor& a, const Packed& w) {
+    if (y.dim(0) <= most_few_rows) return false;
+    const Plan& plan = plan_for(with_packed(y.dim(0), y.dim(1), a.dim(1), a.dtype(), y.dtype()));
+    if (!plan.supported || plan.packed_b != w.layout) return false;
+    run(plan, start(y), start(a), start(w.storage));
+    return true;
+}
 
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate) {
     const Problem p{y.dim(0),    y.dim(1),    a.dim(transpose_a ? 0 : 1),
@@ -197,7 +237,6 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
     }
     if (p.in == DType::f64) return multiply_f64(y, a, b, p);
     if (p.m <= most_few_rows && !transpose_a && transpose_b && !accumulate) return matmul_few_rows(y, a, b);
-    const auto start = [](const Tensor& t) { return static_cast<std::byte*>(t.raw()); };
     if (execute_in_slices(p, start(y), start(a), start(b))) return;
     require(p.in == DType::bf16, "oneDNN has no f32 matmul here");
     const Tensor wide = y.to(DType::f32);

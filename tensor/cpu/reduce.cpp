@@ -47,16 +47,14 @@ void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate) {
     cpu::axpby(dx, 1.0, Tensor::full(dx.shape(), accumulator_of(dx.dtype()), dy.item()), 1.0);
 }
 
-double sum_of_squares(const Tensor& x) {
-    double total = 0.0;
+void add_squares(const Tensor& y, const Tensor& x) {
     with_float(x.dtype(), [&]<class T>() {
         const T* in = x.data<T>();
-        total = blocked_sum(x.numel(), [in](std::int64_t i) {
+        *y.data<double>() += blocked_sum(x.numel(), [in](std::int64_t i) {
             const double v = static_cast<double>(in[i]);
             return v * v;
         });
     });
-    return total;
 }
 
 bool all_finite(const Tensor& x) {

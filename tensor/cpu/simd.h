@@ -2,6 +2,10 @@
 // processor's own instructions come out. Tensors of bf16 are widened on load and rounded to nearest even on store.
 #pragma once
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -33,14 +37,41 @@ using Vector = typename VectorOf<E>::type;
 template <class E>
 inline constexpr std::int64_t lanes = vector_bytes / static_cast<int>(sizeof(E));
 
+/// Eight, sixteen … numbers of bf16, as many as a vector of the accumulator's type has lanes.
+using Halves [[gnu::vector_size(vector_bytes / 2), gnu::may_alias]] = std::uint16_t;
+
+inline Vector<float> widened(const Halves& bits) {
+#if defined(__AVX512BW__)
+    // One permutation that puts each number above sixteen zeros; the portable form below takes three instructions.
+    const Vector<std::uint32_t> source{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return std::bit_cast<Vector<float>>(_mm512_maskz_permutexvar_epi16(
+        0xAAAAAAAA, std::bit_cast<__m512i>(source << 16), _mm512_castsi256_si512(std::bit_cast<__m256i>(bits))));
+#else
+    return std::bit_cast<Vector<float>>(__builtin_convertvector(bits, Vector<std::uint32_t>) << 16);
+#endif
+}
+
+inline Halves narrowed(const Vector<float>& v) {
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+    // The instruction rounds alike, but takes denormal numbers for zero and keeps a NaN's bits.
+    constexpr int nan_or_denormal = 0x01 | 0x80 | 0x20;
+    const auto x = std::bit_cast<__m512>(v);
+    if (_mm512_fpclass_ps_mask(x, nan_or_denormal) == 0) [[likely]]
+        return std::bit_cast<Halves>(_mm512_cvtneps_pbh(x));
+#endif
+    const auto u = std::bit_cast<Vector<std::uint32_t>>(v);
+    const auto rounded = (u + 0x7fffU + ((u >> 16) & 1U)) >> 16;
+    const auto bits = (u & 0x7fffffffU) > 0x7f800000U ? Vector<std::uint32_t>{} + 0x7fffU : rounded;  // NaN
+    return __builtin_convertvector(bits, Halves);
+}
+
 /// The lanes x[0 … lanes) of a tensor, in the accumulator's type.
 template <class T>
 inline auto load(const T* x) {
     if constexpr (std::is_same_v<T, bf16>) {
-        using Halves [[gnu::vector_size(vector_bytes / 2)]] = std::uint16_t;
         Halves bits;
         std::memcpy(&bits, x, sizeof(bits));
-        return std::bit_cast<Vector<float>>(__builtin_convertvector(bits, Vector<std::uint32_t>) << 16);
+        return widened(bits);
     } else {
         Vector<T> v;
         std::memcpy(&v, x, sizeof(v));
@@ -48,18 +79,39 @@ inline auto load(const T* x) {
     }
 }
 
+/// A vector of the accumulator's type as a tensor of T holds it.
+template <class T, class V>
+inline auto stored(const V& v) {
+    if constexpr (std::is_same_v<T, bf16>)
+        return narrowed(v);
+    else
+        return v;
+}
+
 template <class T, class V>
 inline void store(T* y, const V& v) {
-    if constexpr (std::is_same_v<T, bf16>) {
-        using Halves [[gnu::vector_size(vector_bytes / 2)]] = std::uint16_t;
-        const auto u = std::bit_cast<Vector<std::uint32_t>>(v);
-        const auto rounded = (u + 0x7fffU + ((u >> 16) & 1U)) >> 16;
-        const auto bits = (u & 0x7fffffffU) > 0x7f800000U ? Vector<std::uint32_t>{} + 0x7fffU : rounded;  // NaN
-        const Halves halves = __builtin_convertvector(bits, Halves);
-        std::memcpy(static_cast<void*>(y), &halves, sizeof(halves));
-    } else {
-        std::memcpy(y, &v, sizeof(v));
-    }
+    const auto bits = stored<T>(v);
+    std::memcpy(static_cast<void*>(y), &bits, sizeof(bits));
+}
+
+/// The same past the caches, where the processor has such stores: y is aligned to what it takes. Stores of other
+/// threads follow only after a fence.
+template <class T, class V>
+inline void stream(T* y, const V& v) {
+    const auto bits = stored<T>(v);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(bits) == 64)
+        return _mm512_stream_si512(reinterpret_cast<__m512i*>(y), std::bit_cast<__m512i>(bits));
+#endif
+#if defined(__AVX__)
+    if constexpr (sizeof(bits) == 32)
+        return _mm256_stream_si256(reinterpret_cast<__m256i*>(y), std::bit_cast<__m256i>(bits));
+#endif
+#if defined(__SSE2__)
+    if constexpr (sizeof(bits) == 16)
+        return _mm_stream_si128(reinterpret_cast<__m128i*>(y), std::bit_cast<__m128i>(bits));
+#endif
+    std::memcpy(static_cast<void*>(y), &bits, sizeof(bits));
 }
 
 /// Where a vector's worth of elements stands: all of a register's …
@@ -72,6 +124,14 @@ struct Whole {
     template <class T, class V>
     void store(T* y, const V& v) const {
         cpu::store(y + i, v);
+    }
+};
+
+/// … the same, whose stores leave the caches to what is read again …
+struct Streamed : Whole {
+    template <class T, class V>
+    void store(T* y, const V& v) const {
+        cpu::stream(y + i, v);
     }
 };
 
@@ -93,23 +153,47 @@ struct Part {
 };
 
 /// Calls body(place) for the vectors of A that cover [begin, end).
-template <class A, class Body>
+template <class A, class Place = Whole, class Body>
 inline void each_vector(std::int64_t begin, std::int64_t end, const Body& body) {
     std::int64_t i = begin;
-    for (; i + lanes<A> <= end; i += lanes<A>) body(Whole{i});
+    for (; i + lanes<A> <= end; i += lanes<A>) body(Place{i});
     if (i < end) body(Part{i, end - i});
+}
+
+/// Whether stores of n elements, in rows of `row`, should pass the caches by: the output is larger than they are, so
+/// that whoever reads it next finds it in memory anyway, and every row begins where a streaming store may. A plain
+/// store reads a line before it writes it; outputs that are also read gain nothing.
+template <class T>
+bool outgrows_caches(const T* y, std::int64_t n, std::int64_t row = vector_bytes) {
+    constexpr std::int64_t caches = std::int64_t{32} << 20;  // bytes: the last level of common processors
+    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+    return n * size > caches && row * size % vector_bytes == 0 &&
+           reinterpret_cast<std::uintptr_t>(y) % vector_bytes == 0;
+}
+
+/// Calls body<Place>() with the kind of place that stores are to have, and orders streamed ones before all later ones.
+template <class Body>
+inline void with_place(bool streamed, const Body& body) {
+    if (!streamed) return body.template operator()<Whole>();
+    body.template operator()<Streamed>();
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 /// Elements that a thread takes at least: below this a second one costs more than it saves.
 inline constexpr std::int64_t grain = 16384;
 
-/// The same over [0, n) on all threads.
+/// each_vector over [0, n) on all threads. `streamed`: outgrows_caches() of every output.
 template <class A, class Body>
-void parallel_vectors(std::int64_t n, const Body& body) {
+void parallel_vectors(std::int64_t n, bool streamed, const Body& body) {
     const std::int64_t vectors = ceil_div(n, lanes<A>);
-    parallel_for(vectors, grain / lanes<A>, [&](std::int64_t begin, std::int64_t end) {
-        each_vector<A>(begin * lanes<A>, std::min(n, end * lanes<A>), body);
-    });
+    // Not inlined: copies for one thread and for many may fuse other products and sums, and differ by a bit.
+    const auto range = [&](std::int64_t begin, std::int64_t end) __attribute__((noinline)) {
+        with_place(streamed,
+                   [&]<class Place>() { each_vector<A, Place>(begin * lanes<A>, std::min(n, end * lanes<A>), body); });
+    };
+    parallel_for(vectors, grain / lanes<A>, range);
 }
 
 /// The sum of the lanes, halves added to halves: always in the same order.
@@ -136,6 +220,17 @@ inline auto sum_of(const V& v) {
     E all[n];
     std::memcpy(all, &v, sizeof(v));
     return sum_of_lanes<E, n>(all);
+}
+
+/// The sum of term(place) over [0, n), in four chains that do not wait for one another: always in the same order.
+template <class A, class Term>
+inline A sum_over(std::int64_t n, const Term& term) {
+    Vector<A> sums[4] = {};
+    const std::int64_t whole = n / (4 * lanes<A>)*(4 * lanes<A>);
+    for (std::int64_t i = 0; i < whole; i += 4 * lanes<A>)
+        for (int k = 0; k < 4; ++k) sums[k] += term(Whole{i + k * lanes<A>});
+    each_vector<A>(whole, n, [&](auto at) { sums[0] += term(at); });
+    return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 template <class V>

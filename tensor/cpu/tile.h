@@ -177,17 +177,27 @@ template <int vectors, bool accumulate, class A, class E>
 inline void block_product(A* y, std::int64_t step, const Left<E>& a, const E* b, std::int64_t b_step, std::int64_t k) {
     using Sums = Vector<A>;
     using Elements = Vector<E>;
+    // The loops over the block are unrolled before anything else, or the compiler would take the sums to and from the
+    // stack around the loop over k, which is short.
     Sums sum[row_block][vectors];
+#pragma GCC unroll 8
     for (int r = 0; r < row_block; ++r)
+#pragma GCC unroll 8
         for (int c = 0; c < vectors; ++c)
             sum[r][c] = accumulate ? reinterpret_cast<const Sums*>(y + r * step)[c] : Sums{};
     const E* left = a.data;
-    for (std::int64_t l = 0; l < k; ++l, left += a.column, b += b_step) {
+    const std::int64_t row = a.row;
+    const std::int64_t column = a.column;
+    for (std::int64_t l = 0; l < k; ++l, left += column, b += b_step) {
         const auto* right = reinterpret_cast<const Elements*>(b);
+#pragma GCC unroll 8
         for (int r = 0; r < row_block; ++r)
-            for (int c = 0; c < vectors; ++c) multiply_add(sum[r][c], left[r * a.row], right[c]);
+#pragma GCC unroll 8
+            for (int c = 0; c < vectors; ++c) multiply_add(sum[r][c], left[r * row], right[c]);
     }
+#pragma GCC unroll 8
     for (int r = 0; r < row_block; ++r)
+#pragma GCC unroll 8
         for (int c = 0; c < vectors; ++c) reinterpret_cast<Sums*>(y + r * step)[c] = sum[r][c];
 }
 

@@ -2,8 +2,7 @@
 #include <cmath>
 
 #include "tensor/cpu/cpu.h"
-#include "tensor/cuda/cuda.h"
-#include "tensor/cuda/device/device.h"
+#include "tensor/cuda/floats.h"
 
 namespace uipe::tensor::cuda {
 namespace {
@@ -118,12 +117,6 @@ __global__ void extrapolate_kernel(Y* y, const U* u, const Z* z, double alpha, s
     if (i >= n) return;
     y[i] = dev::to<Y>(static_cast<float>((1.0 + alpha) * static_cast<double>(dev::to_float(u[i])) -
                                          alpha * static_cast<double>(dev::to_float(z[i]))));
-}
-
-/// body.operator()<flag>() with a run-time flag.
-template <class Body>
-void with_flag(bool flag, const Body& body) {
-    flag ? body.template operator()<true>() : body.template operator()<false>();
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ UIPE_EACH_FLOAT_TYPE(AdamW);
 
 TEST_P(AdamW, AStepIsTheFormulaForEveryRateMomentAndStepNumber) {
     const std::vector<AdamWStep> steps{{.lr = 1e-3, .step = 1},
-                                       {.lr = 1e-5, .weight_decay = 0.01, .step = 7, .grad_scale = 0.3},
+                                       {.lr = 1e-5, .weight_decay = 0.01, .step = 7},
                                        {.lr = 0.5, .beta1 = 0.0, .beta2 = 0.5, .eps = 0.1, .step = 2},
                                        {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1, .step = 100000}};
     for (const std::int64_t n : {1, 3, 17, 20001})
@@ -39,11 +39,10 @@ TEST_P(AdamW, AStepIsTheFormulaForEveryRateMomentAndStepNumber) {
             std::vector<Want> want_v(p.size());
             const auto t = static_cast<double>(s.step);
             for (std::size_t i = 0; i < p.size(); ++i) {
-                const double gi = g[i] * s.grad_scale;
                 want_m[i].add(s.beta1 * m[i]);
-                want_m[i].add((1.0 - s.beta1) * gi);
+                want_m[i].add((1.0 - s.beta1) * g[i]);
                 want_v[i].add(s.beta2 * v[i]);
-                want_v[i].add((1.0 - s.beta2) * gi * gi);
+                want_v[i].add((1.0 - s.beta2) * g[i] * g[i]);
                 const double size = std::sqrt(want_v[i].value / (1.0 - std::pow(s.beta2, t))) + s.eps;
                 const double scale = s.lr / (1.0 - std::pow(s.beta1, t)) / size;
                 want_p[i].add(p[i] * (1.0 - s.lr * s.weight_decay));
@@ -51,10 +50,41 @@ TEST_P(AdamW, AStepIsTheFormulaForEveryRateMomentAndStepNumber) {
                 want_p[i].terms += scale * want_m[i].terms;
             }
             adamw(state.param, state.master, state.m, state.v, state.grad, s);
-            expect_near(state.m, want_m, 5, "m");        // scale, factor, product, product, sum
-            expect_near(state.v, want_v, 7, "v");        // the same, and the scaled gradient twice
+            expect_near(state.m, want_m, 5, "m");        // clip, factor, product, product, sum
+            expect_near(state.v, want_v, 7, "v");        // the same, and the clipped gradient twice
             expect_near(state.master, want_p, 16, "p");  // m, half of v's, root, four products and quotients, sums
             EXPECT_TRUE(same_bits(state.param, state.master.to(GetParam())));
+        }
+}
+
+/// The first moment after a step from nothing with gradient 1 and beta1 = 0: the factor of the gradient.
+double clip_of(double squares, double max_norm) {
+    const Tensor p = Tensor::full({1}, DType::f64, 1.0);
+    const Tensor m = Tensor::zeros({1}, DType::f64);
+    const Tensor v = Tensor::zeros({1}, DType::f64);
+    adamw(p, p, m, v, Tensor::full({1}, DType::f64, 1.0),
+          {.beta1 = 0.0, .squares = Tensor::full({1}, DType::f64, squares), .max_norm = max_norm});
+    return m.item();
+}
+
+TEST(AdamWClipping, BringsTheNormDownToItsBound) {
+    EXPECT_EQ(clip_of(0.25, 1.0), 1.0);
+    EXPECT_EQ(clip_of(0.0, 1.0), 1.0);
+    EXPECT_DOUBLE_EQ(clip_of(16.0, 1.0), 1.0 / (4.0 + 1e-6));
+    EXPECT_DOUBLE_EQ(clip_of(1.0, 1.0), 1.0 / (1.0 + 1e-6)) << "as PyTorch, which clips a norm of exactly the bound";
+    EXPECT_EQ(clip_of(1e18, 0.0), 1.0) << "0 switches clipping off";
+}
+
+TEST_P(AdamW, AGradientThatIsNotFiniteChangesNothing) {
+    for (const double squares : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})
+        for (const double max_norm : {0.0, 1.0}) {
+            const State state(5, GetParam());
+            const std::vector<Tensor> all{state.param, state.master, state.m, state.v};
+            std::vector<Tensor> before;
+            for (const Tensor& t : all) before.push_back(t.clone());
+            adamw(state.param, state.master, state.m, state.v, state.grad,
+                  {.squares = Tensor::full({1}, DType::f64, squares), .max_norm = max_norm});
+            for (std::size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(same_bits(all[i], before[i])) << i;
         }
 }
 

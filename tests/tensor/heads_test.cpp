@@ -291,6 +291,18 @@ TEST_P(Heads, ArgmaxTakesTheFirstOfEqualLogits) {
     EXPECT_EQ(argmax.item(), 1.0);
 }
 
+TEST_P(Heads, ArgmaxPassesOverNaNAndGivesZeroWhereNothingIsLeft) {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const double infinity = std::numeric_limits<double>::infinity();
+    const Tensor x = from_doubles(
+        {nan, -3, -2, -2, -infinity, -infinity, -infinity, -infinity, nan, nan, nan, nan, 1, nan, infinity, infinity},
+        {4, 4}, GetParam());
+    const Tensor y = poisoned({4}, DType::i32);
+    argmax(y, x);
+    EXPECT_EQ(y.to_vector<std::int32_t>(), (std::vector<std::int32_t>{2, 0, 0, 2}));
+    EXPECT_THROW(argmax(y, x.rows(0, 3)), Error);
+}
+
 TEST_P(Heads, GiveTheSameBitsForAnyThreads) {
     if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "oneDNN cuts sums by threads where it lacks AVX-512";
     const Size s{61, 48, 1003};

@@ -178,13 +178,14 @@ TEST(SameBits, AdamW) {
     expect_same_bits([](const Take& take) {
         for (const DType dtype : types)
             for (const Size& s : sizes) {
+                const Tensor squares = Tensor::full({1}, DType::f64, 1.0);
                 const Tensor master = noise({s.T, s.C}, DType::f32, 1);
                 const Tensor param = dtype == DType::f32 ? master : master.to(dtype);
                 const Tensor m = noise({s.T, s.C}, DType::f32, 2);
                 const Tensor v = noise({s.T, s.C}, DType::f32, 3);
                 mul(v, v, v);
                 adamw(param, master, m, v, noise({s.T, s.C}, DType::f32, 4),
-                      {.weight_decay = 0.1, .step = 3, .grad_scale = 0.7});
+                      {.weight_decay = 0.1, .step = 3, .squares = squares, .max_norm = 0.7});
                 take(name_for("adamw", dtype, s), {param, master, m, v});
             }
     });

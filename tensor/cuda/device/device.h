@@ -58,11 +58,6 @@ __device__ inline T to(float x) {
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bf16 x) { return x; }
 
-/// Two values rounded to bf16, the first in the lower half: a register of an mma operand.
-__device__ inline std::uint32_t pack(float low, float high) {
-    return static_cast<std::uint32_t>(to_bf16(low).bits) | static_cast<std::uint32_t>(to_bf16(high).bits) << 16;
-}
-
 template <class T>
 __device__ inline T min_of(T a, T b) {
     return b < a ? b : a;
@@ -73,7 +68,8 @@ __device__ inline T max_of(T a, T b) {
 }
 
 /// The sum (the largest) over the lanes of the warp, in each of them. A butterfly: the order of the sum is fixed.
-__device__ inline float warp_sum(float x DEV_AND_HERE) {
+template <class T>
+__device__ inline T warp_sum(T x DEV_AND_HERE) {
     for (int step = warp_size / 2; step > 0; step /= 2) x += shuffle_xor(x, step DEV_AND_PASS);
     return x;
 }
@@ -83,14 +79,15 @@ __device__ inline float warp_max(float x DEV_AND_HERE) {
 }
 
 /// The sum (the largest) over the threads of the block, in each of them, in a fixed order. Begins and ends with a
-/// sync(), so one buffer serves calls in a row. `buffer`: shared, one float a warp.
-__device__ inline float block_sum(float x, float* buffer DEV_AND_HERE) {
+/// sync(), so one buffer serves calls in a row. `buffer`: shared, one value a warp.
+template <class T>
+__device__ inline T block_sum(T x, T* buffer DEV_AND_HERE) {
     x = warp_sum(x DEV_AND_PASS);
     sync(DEV_PASS);
     if (lane() == 0) buffer[warp()] = x;
     sync(DEV_PASS);
     const int warps = threads() / warp_size;
-    float sum = 0.0F;
+    T sum{};
     for (int w = 0; w < warps; ++w) sum += buffer[w];
     return sum;
 }

@@ -11,6 +11,12 @@
 #define DEV_PASS
 #define DEV_AND_PASS
 
+// Before a loop that must unroll wholly, for its arrays to live in registers; by a count; not at all.
+#define DEV_UNROLL _Pragma("unroll")
+#define DEV_UNROLL_BY(count) DEV_PRAGMA(unroll count)
+#define DEV_NO_UNROLL _Pragma("unroll 1")
+#define DEV_PRAGMA(text) _Pragma(#text)
+
 /// T* name: n elements of shared memory. (Bytes: a shared variable cannot have a constructor, and bf16 has one.)
 #define DEV_SHARED(T, name, n)                                            \
     __shared__ __align__(16) unsigned char name##_bytes[sizeof(T) * (n)]; \
@@ -102,6 +108,13 @@ __device__ inline tensor::bf16 to_bf16(float x) {
     return std::bit_cast<tensor::bf16>(__bfloat16_as_ushort(__float2bfloat16_rn(x)));
 }
 
+/// Two values rounded to bf16, the first in the lower half: a register of an mma operand.
+__device__ inline std::uint32_t pack(float low, float high) {
+    std::uint32_t y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
 // Within 2 ulp (exp2, exp: near 0 too); rsqrt and division as CUDA's own.
 __device__ inline float exp2(float x) {
     float y;
@@ -114,6 +127,11 @@ __device__ inline float log1p(float x) { return log1pf(x); }
 __device__ inline float sqrt(float x) { return sqrtf(x); }
 __device__ inline float sin(double x) { return static_cast<float>(::sin(x)); }
 __device__ inline float cos(double x) { return static_cast<float>(::cos(x)); }
+__device__ inline float sin_pi(float x) { return sinpif(x); }  // of pi x
+__device__ inline float cos_pi(float x) { return cospif(x); }
+__device__ inline double sqrt(double x) { return ::sqrt(x); }
+/// The larger; the other where one is NaN.
+__device__ inline float fmax(float a, float b) { return fmaxf(a, b); }
 __device__ inline float fma(float a, float b, float c) { return fmaf(a, b, c); }
 
 }  // namespace uipe::dev

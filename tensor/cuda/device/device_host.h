@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <numbers>
 #include <source_location>
 #include <type_traits>
 
@@ -18,6 +19,10 @@
 #define DEV_AND_HERE , std::source_location here = std::source_location::current()
 #define DEV_PASS here
 #define DEV_AND_PASS , here
+
+#define DEV_UNROLL
+#define DEV_UNROLL_BY(count)
+#define DEV_NO_UNROLL
 
 // Work of the emulator itself, not of a kernel: the race detector must not look.
 #define DEV_UNSEEN __attribute__((no_sanitize("thread")))
@@ -68,7 +73,7 @@ T shuffle(T x, int source DEV_AND_HERE) {
 }
 template <class T>
 T shuffle_xor(T x, int mask DEV_AND_HERE) {
-    return shuffle(x, (thread() % 32) ^ mask, here);
+    return dev::shuffle(x, (thread() % 32) ^ mask, here);  // unqualified, std::shuffle is found too
 }
 inline std::uint32_t ballot(bool yes DEV_AND_HERE) { return emulator::ballot(yes, here); }
 
@@ -92,6 +97,9 @@ inline void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, st
 }
 
 inline tensor::bf16 to_bf16(float x) { return x; }
+inline std::uint32_t pack(float low, float high) {
+    return static_cast<std::uint32_t>(to_bf16(low).bits) | static_cast<std::uint32_t>(to_bf16(high).bits) << 16;
+}
 
 inline float exp2(float x) { return std::exp2(x); }
 inline float exp(float x) { return std::exp(x); }
@@ -100,6 +108,10 @@ inline float log1p(float x) { return std::log1p(x); }
 inline float sqrt(float x) { return std::sqrt(x); }
 inline float sin(double x) { return static_cast<float>(std::sin(x)); }
 inline float cos(double x) { return static_cast<float>(std::cos(x)); }
+inline float sin_pi(float x) { return static_cast<float>(std::sin(std::numbers::pi * x)); }
+inline float cos_pi(float x) { return static_cast<float>(std::cos(std::numbers::pi * x)); }
+inline double sqrt(double x) { return std::sqrt(x); }
+inline float fmax(float a, float b) { return std::fmax(a, b); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
 }  // namespace uipe::dev

@@ -17,7 +17,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
 #include <sanitizer/tsan_interface.h>
 // Tells the detector of accesses that the emulator makes for a kernel.
 extern "C" void __tsan_read_range(void* p, unsigned long size);
@@ -39,22 +39,22 @@ constexpr std::uint32_t all_lanes = 0xffffffffU;
 // --- What the sanitizers are told -----------------------------------------------------------------------------------
 
 void happens_after([[maybe_unused]] void* tag) {
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     __tsan_acquire(tag);
 #endif
 }
 void happens_before([[maybe_unused]] void* tag) {
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     __tsan_release(tag);
 #endif
 }
 void reads([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) {
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     __tsan_read_range(const_cast<void*>(p), bytes);
 #endif
 }
 void writes([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) {
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     __tsan_write_range(p, bytes);
 #endif
 }
@@ -289,6 +289,7 @@ void Block::wait(const char* operation, const std::source_location& here) {
     const int self = state.thread;
     me.waits = operation;
     me.where = here;
+    happens_before(&end_tag_);  // should the block fail, this thread never ends
     run_next();
     state.thread = self;
     me.waits = nullptr;

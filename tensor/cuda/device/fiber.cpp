@@ -10,7 +10,7 @@
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
 #include <sanitizer/tsan_interface.h>
 #endif
 #if !defined(__x86_64__)
@@ -96,7 +96,7 @@ Fiber::Fiber() {
     require(stack_ != MAP_FAILED && ::mprotect(stack_, page, PROT_NONE) == 0, "no memory for the stack of a fiber");
     asan_bottom_ = static_cast<std::byte*>(stack_) + page;
     asan_size_ = stack_size;
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     tsan_ = __tsan_create_fiber(0);
 #endif
 }
@@ -105,13 +105,13 @@ Fiber::Fiber(Current) {
 #if !defined(__x86_64__)
     top_ = new ucontext_t;
 #endif
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     tsan_ = __tsan_get_current_fiber();
 #endif
 }
 
 Fiber::~Fiber() {
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     if (stack_ != nullptr) __tsan_destroy_fiber(tsan_);
 #endif
 #if !defined(__x86_64__)
@@ -126,7 +126,7 @@ void Fiber::switch_to(Fiber& to) {
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, to.asan_bottom_, to.asan_size_);
 #endif
-#if defined(UIPE_TSAN)
+#if defined(UIPE_RACES)
     __tsan_switch_to_fiber(to.tsan_, 1);  // 1: a switch orders nothing
 #endif
 #if defined(__x86_64__)

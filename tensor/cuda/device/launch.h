@@ -21,7 +21,7 @@ struct Grid {
 };
 
 struct Launch {
-    Grid grid;
+    Grid grid = {};
     int threads = 256;       // a block; a multiple of 32, at most 1024
     std::size_t shared = 0;  // bytes of dynamic shared memory
     std::source_location where = std::source_location::current();

@@ -1,0 +1,211 @@
+// What the levels of attention share: the choice of a level, the lists of tiles, and delta.
+#include "tensor/cuda/attention/attention.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+
+namespace uipe::tensor::cuda {
+namespace attend {
+namespace {
+
+Level level_of_environment() {
+    const char* name = std::getenv("UIPE_ATTENTION");
+    if (name == nullptr || *name == '\0') return Level::automatic;
+    for (const Level level : levels)
+        if (std::string(name) == name_of(level)) return level;
+    throw InputError(cat("UIPE_ATTENTION=", name, ": there are naive, tiled and mma"));
+}
+
+Level& wanted() {
+    static Level level = level_of_environment();
+    return level;
+}
+
+Level choose(DType dtype, std::int64_t D) {
+    if (wanted() != Level::automatic) {
+        require_input(takes(wanted(), dtype, D), "attention level ", name_of(wanted()), " does not take ",
+                      tensor::name_of(dtype), " with heads of ", D,
+                      "; unset UIPE_ATTENTION and one that does is chosen");
+        return wanted();
+    }
+    Level best = Level::naive;
+    for (const Level level : levels)
+        if (takes(level, dtype, D)) best = level;
+    return best;
+}
+
+// --- Lists of tiles ------------------------------------------------------------------------------------------------
+
+struct Job {
+    Tile tile;
+    std::int64_t work;  // rows of the other side that it meets
+};
+
+enum class Side : std::uint8_t { queries, keys };
+
+Tensor make_tiles(const Batch& batch, Side side, int rows) {
+    const std::int32_t* q = batch.cu_queries.data<std::int32_t>();
+    const std::int32_t* k = batch.cu_keys.data<std::int32_t>();
+    std::vector<Job> jobs;
+    for (std::int32_t b = 0; b + 1 < batch.cu_queries.numel(); ++b) {
+        const std::int32_t queries = q[b + 1] - q[b];
+        const std::int32_t keys = k[b + 1] - k[b];
+        const std::int32_t n = side == Side::queries ? queries : keys;
+        for (std::int32_t first = 0; first < n; first += rows)
+            jobs.push_back(
+                {{b, first}, side == Side::queries ? std::min(keys, keys - queries + first + rows) : n - first});
+    }
+    std::stable_sort(jobs.begin(), jobs.end(), [](const Job& x, const Job& y) { return x.work > y.work; });
+    std::vector<std::int32_t> list;
+    for (const Job& job : jobs) list.insert(list.end(), {job.tile.sequence, job.tile.first});
+    return Tensor::from(list);
+}
+
+/// The lists made last, by what they were made from.
+class Remembered {
+public:
+    Tensor tiles(const Batch& batch, Side side, int rows) {
+        Key key{batch.cu_queries.to_vector<std::int32_t>(), batch.cu_keys.to_vector<std::int32_t>(), side, rows};
+        for (const Entry& entry : entries_)
+            if (entry.key == key) return entry.list;
+        Entry& oldest = entries_[next_++ % entries_.size()];
+        oldest = {std::move(key), make_tiles(batch, side, rows)};
+        return oldest.list;
+    }
+
+private:
+    struct Key {
+        std::vector<std::int32_t> cu_queries, cu_keys;
+        Side side = Side::queries;
+        int rows = 0;
+        bool operator==(const Key&) const = default;
+    };
+    struct Entry {
+        Key key;
+        Tensor list;
+    };
+    std::array<Entry, 8> entries_;
+    std::size_t next_ = 0;
+};
+
+Tiles tiles(const Batch& batch, Side side, int rows) {
+    thread_local Remembered remembered;
+    const Tensor list = remembered.tiles(batch, side, rows);
+    return {reinterpret_cast<const Tile*>(indices(list)), list.numel() / 2, list};
+}
+
+// --- delta ---------------------------------------------------------------------------------------------------------
+
+constexpr int delta_warps = 8;
+
+/// delta[r] = sum of dout * out over row r of D, a warp a row.
+template <class T>
+__global__ void delta_kernel(float* delta, const T* dout, const T* out, std::int64_t rows, int D) {
+    const std::int64_t row = static_cast<std::int64_t>(dev::block_x()) * delta_warps + dev::warp();
+    float sum = 0.0F;
+    if (row < rows)
+        for (int d = dev::lane(); d < D; d += dev::warp_size)
+            sum = dev::fma(dev::to_float(dout[row * D + d]), dev::to_float(out[row * D + d]), sum);
+    sum = dev::warp_sum(sum);
+    if (row < rows && dev::lane() == 0) delta[row] = sum;
+}
+
+Layout layout(const Tensor& q, const Tensor& k, const Batch& batch, std::int64_t D) {
+    return {static_cast<int>(q.dim(1) / D),
+            static_cast<int>(k.dim(1) / D),
+            static_cast<int>(D),
+            static_cast<float>(1.0 / std::sqrt(static_cast<double>(D))),
+            indices(batch.cu_queries),
+            indices(batch.cu_keys)};
+}
+
+template <class T>
+void run_forward(Level level, const Forward<T>& f, const Batch& batch) {
+    if constexpr (std::is_same_v<T, bf16>)
+        if (level == Level::mma) return mma_forward(f, batch);
+    if (level == Level::tiled) return tiled_forward(f, batch);
+    naive_forward(f, batch);
+}
+
+template <class T>
+void run_backward(Level level, const Backward<T>& b, const Batch& batch) {
+    if constexpr (std::is_same_v<T, bf16>)
+        if (level == Level::mma) return mma_backward(b, batch);
+    if (level == Level::tiled) return tiled_backward(b, batch);
+    naive_backward(b, batch);
+}
+
+}  // namespace
+
+const char* name_of(Level level) {
+    switch (level) {
+        case Level::naive:
+            return "naive";
+        case Level::tiled:
+            return "tiled";
+        case Level::mma:
+            return "mma";
+        case Level::automatic:
+            break;
+    }
+    return "automatic";
+}
+
+bool takes(Level level, DType dtype, std::int64_t D) {
+    if (level == Level::mma) return mma_takes(dtype, D);
+    if (level == Level::tiled) return D % 8 == 0 && D <= 128;
+    return true;
+}
+
+void set_level(Level level) { wanted() = level; }
+
+Batch::Batch(const Tensor& queries, const Tensor& keys)
+    : cu_queries(queries), cu_keys(keys), T(0), S(0), longest_queries(0), longest_keys(0) {
+    const std::int32_t* q = queries.data<std::int32_t>();
+    const std::int32_t* k = keys.data<std::int32_t>();
+    const std::int64_t B = queries.numel() - 1;
+    T = q[B];
+    S = k[B];
+    for (std::int64_t b = 0; b < B; ++b) {
+        longest_queries = std::max<std::int64_t>(longest_queries, q[b + 1] - q[b]);
+        longest_keys = std::max<std::int64_t>(longest_keys, k[b + 1] - k[b]);
+    }
+}
+
+Tiles query_tiles(const Batch& batch, int rows) { return tiles(batch, Side::queries, rows); }
+Tiles key_tiles(const Batch& batch, int rows) { return tiles(batch, Side::keys, rows); }
+
+}  // namespace attend
+
+void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
+               const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
+    using namespace attend;
+    const Batch batch(cu_queries, cu_keys);
+    const Level level = choose(q.dtype(), head_dim);
+    with_float(q.dtype(), [&]<class T>() {
+        run_forward<T>(level, {at<T>(out), at<float>(lse), at<T>(q), at<T>(k), at<T>(v), layout(q, k, batch, head_dim)},
+                       batch);
+    });
+}
+
+void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
+                        const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                        const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
+                        bool accumulate_v) {
+    using namespace attend;
+    const Batch batch(cu_seqlens, cu_seqlens);
+    const Level level = choose(q.dtype(), head_dim);
+    const Tensor delta = Tensor::empty(lse.shape(), DType::f32, q.device());
+    with_float(q.dtype(), [&]<class T>() {
+        launch(delta_kernel<T>, {.grid = {ceil_div(delta.numel(), delta_warps)}, .threads = 32 * delta_warps},
+               at<float>(delta), at<T>(dout), at<T>(out), delta.numel(), static_cast<int>(head_dim));
+        run_backward<T>(level,
+                        {at<T>(dq), at<T>(dk), at<T>(dv), at<T>(dout), at<T>(q), at<T>(k), at<T>(v), at<float>(lse),
+                         at<float>(delta), accumulate_q, accumulate_k, accumulate_v, layout(q, k, batch, head_dim)},
+                        batch);
+    });
+}
+
+}  // namespace uipe::tensor::cuda

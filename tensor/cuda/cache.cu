@@ -1,0 +1,52 @@
+// Rows written into the key/value cache, a block a row.
+#include <map>
+#include <vector>
+
+#include "tensor/cuda/floats.h"
+
+namespace uipe::tensor::cuda {
+namespace {
+
+constexpr int most_threads = 256;
+
+/// Row `rows[b]`, or b without a list.
+template <int n, class T>
+__global__ void cache_write_kernel(T* cache, const T* x, const std::int32_t* slots, const std::int32_t* positions,
+                                   const std::int32_t* rows, std::int64_t capacity, int width) {
+    const std::int64_t row = rows != nullptr ? rows[dev::block_x()] : dev::block_x();
+    T* out = cache + (slots[row] * capacity + positions[row]) * width;
+    for (int c = dev::thread() * n; c < width; c += dev::threads() * n) move<n>(out + c, x + row * width + c);
+}
+
+/// The last row for each place, where two rows have the same; undefined where none do, as in all ordinary use.
+Tensor last_rows(const Tensor& slots, const Tensor& positions) {
+    const std::int32_t* slot = slots.data<std::int32_t>();
+    const std::int32_t* position = positions.data<std::int32_t>();
+    const auto place = [&](std::int64_t t) { return std::pair(slot[t], position[t]); };
+    bool rising = true;
+    for (std::int64_t t = 1; t < slots.numel(); ++t) rising = rising && place(t - 1) < place(t);
+    if (rising) return {};
+    std::map<std::pair<std::int32_t, std::int32_t>, std::int32_t> last;
+    for (std::int64_t t = 0; t < slots.numel(); ++t) last[place(t)] = static_cast<std::int32_t>(t);
+    std::vector<std::int32_t> rows;
+    for (const auto& [where, row] : last) rows.push_back(row);
+    return Tensor::from(rows);
+}
+
+}  // namespace
+
+void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions) {
+    const Tensor rows = last_rows(slots, positions);
+    const auto width = static_cast<int>(x.dim(1));
+    with_float(x.dtype(), [&]<class T>() {
+        with_width<T>(width % dev::Vec<T>::size == 0 && aligned(cache, x), [&]<int n>() {
+            launch(
+                cache_write_kernel<n, T>,
+                {.grid = {rows.defined() ? rows.numel() : x.dim(0)}, .threads = threads_for(width / n, most_threads)},
+                at<T>(cache), at<T>(x), indices(slots), indices(positions), rows.defined() ? indices(rows) : nullptr,
+                cache.dim(1), width);
+        });
+    });
+}
+
+}  // namespace uipe::tensor::cuda

@@ -1,0 +1,444 @@
+// token_logprob, token_kl and argmax. As on the CPU: rows that carry no target are left out before the product, and
+// logits exist for one chunk of rows at a time. The products are matmul's; the kernels here take one row of V logits a
+// block, 8 neighbouring logits a thread at a time:
+// * one pass over the row finds its largest, where that is, and the sum of exponentials, which is scaled anew whenever
+//   the largest grows (Milakov & Gimelshein 2018);
+// * a second pass, where the gradient is asked for, reads the row again, out of the cache.
+// A row is not cut between blocks: even alone it takes a block a few microseconds, and the product that made it reads
+// all of w, a hundred times as much.
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "tensor/allocator.h"
+#include "tensor/cpu/cpu.h"
+#include "tensor/cuda/cuda.h"
+#include "tensor/cuda/device/device.h"
+
+namespace uipe::tensor::cuda {
+namespace {
+
+constexpr int width = 8;  // elements that a thread takes together
+constexpr int most_threads = 1024;
+constexpr int nowhere = INT32_MAX;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+struct Eight {
+    float at[width];
+};
+
+/// Elements v and following of a row that ends at V; -infinity beyond. `vectors`: 16 bytes at a time; rows then begin
+/// at multiples of 16 bytes, and V is a multiple of 8.
+template <bool vectors, class T>
+__device__ inline Eight load_eight(const T* row, int v, int V) {
+    Eight x;
+    if constexpr (vectors) {
+        constexpr int size = dev::Vec<T>::size;
+        for (int part = 0; part < width; part += size) {
+            const dev::Vec<T> in = dev::load(row + v + part);
+            for (int i = 0; i < size; ++i) x.at[part + i] = dev::to_float(in.at[i]);
+        }
+    } else {
+        for (int i = 0; i < width; ++i) x.at[i] = v + i < V ? dev::to_float(row[v + i]) : -infinity;
+    }
+    return x;
+}
+
+template <bool vectors, class T>
+__device__ inline void store_eight(T* row, int v, int V, const Eight& x) {
+    if constexpr (vectors) {
+        constexpr int size = dev::Vec<T>::size;
+        for (int part = 0; part < width; part += size) {
+            dev::Vec<T> out;
+            for (int i = 0; i < size; ++i) out.at[i] = dev::to<T>(x.at[part + i]);
+            dev::store(row + v + part, out);
+        }
+    } else {
+        for (int i = 0; i < width; ++i)
+            if (v + i < V) row[v + i] = dev::to<T>(x.at[i]);
+    }
+}
+
+__device__ inline float exp_of(float x) { return dev::exp2(x * 1.44269504F); }
+
+/// What one pass over logits leaves.
+struct Softmax {
+    float most = -infinity;
+    float sum = 0.0F;  // of exp(x - base())
+    int at = nowhere;  // the first place of the largest
+    /// The largest; 0 before there is one, for -infinity less itself is NaN.
+    __device__ float base() const { return most == -infinity ? 0.0F : most; }
+};
+
+__device__ inline Softmax merged(const Softmax& a, const Softmax& b) {
+    Softmax y = a.most < b.most ? b : a;
+    if (a.most == b.most) y.at = dev::min_of(a.at, b.at);
+    y.sum = a.sum * exp_of(a.most - y.base()) + b.sum * exp_of(b.most - y.base());
+    return y;
+}
+
+__device__ inline Softmax warp_merged(Softmax x DEV_AND_HERE) {
+    for (int step = dev::warp_size / 2; step > 0; step /= 2) {
+        Softmax other;
+        other.most = dev::shuffle_xor(x.most, step DEV_AND_PASS);
+        other.sum = dev::shuffle_xor(x.sum, step DEV_AND_PASS);
+        other.at = dev::shuffle_xor(x.at, step DEV_AND_PASS);
+        x = merged(x, other);
+    }
+    return x;
+}
+
+/// Of the whole block, in each of its threads. `buffer`: shared, one a warp.
+__device__ inline Softmax block_merged(Softmax x, Softmax* buffer DEV_AND_HERE) {
+    x = warp_merged(x DEV_AND_PASS);
+    dev::sync(DEV_PASS);
+    if (dev::lane() == 0) buffer[dev::warp()] = x;
+    dev::sync(DEV_PASS);
+    const int warps = dev::threads() / dev::warp_size;
+    return warp_merged(dev::lane() < warps ? buffer[dev::lane()] : Softmax {} DEV_AND_PASS);
+}
+
+/// Of a row's logits, element `skipped` left out of the sum (-1: none).
+template <bool vectors, class T>
+__device__ inline Softmax softmax_of(const T* row, int V, int skipped, Softmax* buffer DEV_AND_HERE) {
+    Softmax y;
+    for (int v = dev::thread() * width; v < V; v += dev::threads() * width) {
+        const Eight x = load_eight<vectors>(row, v, V);
+        float top = y.most;
+        for (int i = 0; i < width; ++i)
+            if (x.at[i] > top) {
+                top = x.at[i];
+                y.at = v + i;
+            }
+        if (top > y.most) {
+            y.sum *= exp_of(y.most - top);
+            y.most = top;
+        }
+        const float base = y.base();
+        for (int i = 0; i < width; ++i) y.sum += v + i == skipped ? 0.0F : exp_of(x.at[i] - base);
+    }
+    return block_merged(y, buffer DEV_AND_PASS);
+}
+
+__device__ inline std::int64_t row_start(int row, int V) { return static_cast<std::int64_t>(row) * V; }
+
+/// Of each row of logits: logp at the row's place in the batch, the likeliest token and the gradient of logp by the
+/// logits, onehot - softmax, which may overwrite the logits; each unless null. The target stands apart from the
+/// sum of the others, for 1 - p and log p have no digit left of p where the model is sure.
+template <class T, bool vectors>
+__global__ void __launch_bounds__(most_threads)
+    logprob_rows(float* logp, int* best, T* d, const float* logits, const int* rows, const int* targets, int V) {
+    DEV_SHARED(Softmax, buffer, dev::warp_size);
+    const int t = rows[dev::block_x()];
+    const int target = targets[t];
+    const float* x = logits + row_start(dev::block_x(), V);
+    const float score = x[target];
+    const Softmax s = softmax_of<vectors>(x, V, target, buffer);
+    const float total = s.sum + exp_of(score - s.base());
+    if (dev::thread() == 0) {
+        if (logp != nullptr) logp[t] = score == s.most ? -dev::log1p(s.sum) : (score - s.base()) - dev::log(total);
+        if (best != nullptr) best[dev::block_x()] = s.at == nowhere ? 0 : s.at;
+    }
+    if (d == nullptr) return;
+    T* out = d + row_start(dev::block_x(), V);
+    const float share = -1.0F / total;
+    for (int v = dev::thread() * width; v < V; v += dev::threads() * width) {
+        Eight y = load_eight<vectors>(x, v, V);
+        for (int i = 0; i < width; ++i) y.at[i] = share * (v + i == target ? -s.sum : exp_of(y.at[i] - s.base()));
+        store_eight<vectors>(out, v, V, y);
+    }
+}
+
+/// Of each row: KL(softmax(reference) || softmax(logits)) at the row's place in the batch (unless null) and its
+/// gradient by the logits, the difference of the two, which may overwrite the logits.
+template <class T, bool vectors>
+__global__ void __launch_bounds__(most_threads)
+    divergence_rows(float* kl, T* d, const float* logits, const float* reference, const int* rows, int V) {
+    DEV_SHARED(Softmax, buffer, dev::warp_size);
+    DEV_SHARED(float, sums, dev::warp_size);
+    const float* x = logits + row_start(dev::block_x(), V);
+    const float* r = reference + row_start(dev::block_x(), V);
+    const Softmax s = softmax_of<vectors>(x, V, -1, buffer);
+    const Softmax s_ref = softmax_of<vectors>(r, V, -1, buffer);
+    const float share = 1.0F / s.sum;
+    const float share_ref = 1.0F / s_ref.sum;
+    // log p_ref - log p = (r - x) - offset: differences of neighbours first, and exactly 0 between equals.
+    const float offset = (s_ref.base() - s.base()) + (dev::log(s_ref.sum) - dev::log(s.sum));
+    float sum = 0.0F;
+    T* out = d == nullptr ? nullptr : d + row_start(dev::block_x(), V);
+    for (int v = dev::thread() * width; v < V; v += dev::threads() * width) {
+        Eight y = load_eight<vectors>(x, v, V);
+        const Eight q = load_eight<vectors>(r, v, V);
+        for (int i = 0; i < width; ++i) {
+            const float p_ref = share_ref * exp_of(q.at[i] - s_ref.base());
+            if (vectors || v + i < V) sum += p_ref * ((q.at[i] - y.at[i]) - offset);
+            y.at[i] = share * exp_of(y.at[i] - s.base()) - p_ref;
+        }
+        if (out != nullptr) store_eight<vectors>(out, v, V, y);
+    }
+    sum = dev::block_sum(sum, sums);
+    if (kl != nullptr && dev::thread() == 0) kl[rows[dev::block_x()]] = sum;
+}
+
+template <class T, bool vectors>
+__global__ void __launch_bounds__(most_threads) argmax_rows(int* best, const T* x, int V) {
+    DEV_SHARED(Softmax, buffer, dev::warp_size);
+    Softmax y;
+    const T* row = x + row_start(dev::block_x(), V);
+    for (int v = dev::thread() * width; v < V; v += dev::threads() * width) {
+        const Eight e = load_eight<vectors>(row, v, V);
+        for (int i = 0; i < width; ++i)
+            if (e.at[i] > y.most) {
+                y.most = e.at[i];
+                y.at = v + i;
+            }
+    }
+    y = block_merged(y, buffer);
+    if (dev::thread() == 0) best[dev::block_x()] = y.at == nowhere ? 0 : y.at;
+}
+
+/// y[to[i]] (+)= scale[rows[i]] x[from[i]] over rows of C, i the block's; where `to` or `from` is null, i itself, and
+/// no scale where that is null.
+template <class Y, class X, bool vectors, bool accumulate>
+__global__ void move_rows(Y* y, const int* to, const X* x, const int* from, const float* scale, const int* rows,
+                          int C) {
+    const int c = (dev::block_y() * dev::threads() + dev::thread()) * width;
+    if (c >= C) return;
+    const int i = dev::block_x();
+    const float s = scale == nullptr ? 1.0F : scale[rows[i]];
+    Y* out = y + row_start(to == nullptr ? i : to[i], C);
+    Eight e = load_eight<vectors>(x + row_start(from == nullptr ? i : from[i], C), c, C);
+    for (int j = 0; j < width; ++j) e.at[j] *= s;
+    if constexpr (accumulate) {
+        const Eight before = load_eight<vectors>(out, c, C);
+        for (int j = 0; j < width; ++j) e.at[j] += before.at[j];
+    }
+    store_eight<vectors>(out, c, C, e);
+}
+
+// --- The host's part ----------------------------------------------------------------------------------------------
+
+/// Whether rows of n elements, of each of these tensors (undefined ones aside), can be read in vectors.
+template <class... T>
+bool can_use_vectors(std::int64_t n, const T&... tensors) {
+    return n % width == 0 && ((reinterpret_cast<std::uintptr_t>(tensors.raw()) % 16 == 0) && ...);
+}
+
+template <class Body>
+void with_flag(bool flag, const Body& body) {
+    flag ? body.template operator()<true>() : body.template operator()<false>();
+}
+
+/// One block for each of n rows of V: of 512 threads, of which an SM holds four blocks, or of all that a block may have
+/// where rows are too few for that; no more than the row has work for.
+Launch over_rows(std::int64_t n, std::int64_t V) {
+    const std::int64_t most = n < 4 * multiprocessors() ? most_threads : 512;
+    const std::int64_t warps = ceil_div(ceil_div(V, width), dev::warp_size);
+    return {.grid = {n}, .threads = static_cast<int>(std::min(warps * dev::warp_size, most))};
+}
+
+int as_int(std::int64_t n) {
+    require(n < nowhere / 2, "rows of ", n, " elements are too long for the CUDA backend");
+    return static_cast<int>(n);
+}
+
+/// The rows of [0, T) that a head does not skip: an index tensor, for the device reads it too.
+struct Rows {
+    Tensor index;
+    bool all = false;
+
+    std::int64_t n() const { return index.numel(); }
+    Rows part(std::int64_t begin, std::int64_t end) const { return {index.rows(begin, end), all}; }
+    const int* on_device() const { return indices(index); }
+};
+
+template <class Keep>
+Rows rows_where(std::int64_t T, const Keep& keep) {
+    std::vector<std::int32_t> rows;
+    for (std::int64_t t = 0; t < T; ++t)
+        if (keep(t)) rows.push_back(static_cast<std::int32_t>(t));
+    const auto n = static_cast<std::int64_t>(rows.size());
+    return {Tensor::from(rows, {n}), n == T};
+}
+
+Rows rows_with_target(const Tensor& targets) {
+    const std::int32_t* target = targets.data<std::int32_t>();
+    return rows_where(targets.numel(), [target](std::int64_t t) { return target[t] >= 0; });
+}
+
+Rows rows_in_mask(std::int64_t T, const Tensor& mask) {
+    const std::int32_t* keep = mask.defined() ? mask.data<std::int32_t>() : nullptr;
+    return rows_where(T, [keep](std::int64_t t) { return keep == nullptr || keep[t] != 0; });
+}
+
+/// Calls body(first, rows) for consecutive chunks of rows whose logits, in f32, take 128 MiB at most: enough rows for
+/// the product to run at its full rate (1024 for a vocabulary of 32000), in whole tiles.
+template <class Body>
+void for_each_chunk(const Rows& rows, std::int64_t V, const Body& body) {
+    constexpr std::int64_t elements = std::int64_t{1} << 25;
+    const std::int64_t step = std::max<std::int64_t>(16, elements / V & ~std::int64_t{127});
+    for (std::int64_t first = 0; first < rows.n(); first += step)
+        body(first, rows.part(first, std::min(first + step, rows.n())));
+}
+
+/// Launches move_rows over `rows`: y[to[i]] (+)= scale[rows[i]] x[from[i]].
+void move(const Tensor& y, const int* to, const Tensor& x, const int* from, const Tensor& scale, const Rows& rows,
+          bool accumulate) {
+    const std::int64_t C = y.dim(1);
+    constexpr int threads = 128;
+    const Launch how{.grid = {rows.n(), ceil_div(C, threads * width)}, .threads = threads};
+    with_float(y.dtype(), [&]<class Y>() {
+        with_float(x.dtype(), [&]<class X>() {
+            with_flag(can_use_vectors(C, y, x), [&]<bool vectors>() {
+                with_flag(accumulate, [&]<bool adds>() {
+                    launch(move_rows<Y, X, vectors, adds>, how, at<Y>(y), to, at<X>(x), from, at_or_null<float>(scale),
+                           rows.on_device(), as_int(C));
+                });
+            });
+        });
+    });
+}
+
+/// The chosen rows of x[T,C], together, times scale[t] where that is defined.
+Tensor gather(const Tensor& x, std::int64_t first, const Rows& rows, const Tensor& scale = {}) {
+    if (rows.all && !scale.defined()) return x.rows(first, first + rows.n());
+    const Tensor y = Tensor::empty({rows.n(), x.dim(1)}, x.dtype(), x.device());
+    move(y, nullptr, x, rows.on_device(), scale, rows, false);
+    return y;
+}
+
+/// hidden_rows[n,C] w[V,C]^T in f32: in the place of `d`, their gradient to be, where that is f32.
+Tensor logits_of(const Tensor& hidden_rows, const Tensor& w, const Tensor& d = {}) {
+    const bool shared = d.defined() && d.dtype() == DType::f32;
+    Tensor y = shared ? d : Tensor::empty({hidden_rows.dim(0), w.dim(0)}, DType::f32, w.device());
+    cuda::matmul(y, hidden_rows, false, w, true, false);
+    return y;
+}
+
+/// The rows of `kept` that belong to a chunk; undefined when that is.
+Tensor part_of(const Tensor& kept, std::int64_t first, std::int64_t n) {
+    return kept.defined() ? kept.rows(first, first + n) : Tensor();
+}
+
+/// Sends the gradient scale[t] d[i] of these rows of logits on to dhidden and dw. The scale is applied to the factors
+/// and results of width C, not to the far larger d[n,V].
+void head_gradient(const Tensor& dhidden, const Tensor& dw, const Tensor& scale, const Tensor& d, const Tensor& hidden,
+                   const Tensor& w, std::int64_t first, const Rows& rows, bool accumulate_hidden) {
+    if (dw.defined()) cuda::matmul(dw, d, true, gather(hidden, first, rows, scale), false, true);
+    if (!dhidden.defined()) return;
+    const Tensor dx = Tensor::empty({rows.n(), w.dim(1)}, DType::f32, w.device());
+    cuda::matmul(dx, d, false, w, false, false);
+    move(dhidden, rows.on_device(), dx, nullptr, scale, rows, accumulate_hidden);
+}
+
+/// The gradient of both heads: from what the forward pass kept, else from chunks made by compute(first, rows).
+template <class Compute>
+void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const Tensor& hidden, const Tensor& w,
+              const Rows& all, const Tensor& kept, bool accumulate_hidden, const Compute& compute) {
+    if (dhidden.defined() && !accumulate_hidden && !all.all) cuda::fill(dhidden, 0.0);
+    if (all.n() == 0) return;
+    if (kept.defined()) return head_gradient(dhidden, dw, dy, kept, hidden, w, 0, all, accumulate_hidden);
+    for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
+        head_gradient(dhidden, dw, dy, compute(first, rows), hidden, w, first, rows, accumulate_hidden);
+    });
+}
+
+/// Log-probabilities, likeliest tokens and the gradient by the logits of a chunk, each where its output is defined.
+void logprobs(const Tensor& logp, int* best, const Tensor& d, const Tensor& hidden, const Tensor& w,
+              const Tensor& targets, std::int64_t first, const Rows& rows) {
+    const std::int64_t V = w.dim(0);
+    const Tensor scores = logits_of(gather(hidden, first, rows), w, d);
+    with_float(w.dtype(), [&]<class T>() {
+        with_flag(can_use_vectors(V, scores, d), [&]<bool vectors>() {
+            launch(logprob_rows<T, vectors>, over_rows(rows.n(), V), at_or_null<float>(logp), best, at_or_null<T>(d),
+                   at<float>(scores), rows.on_device(), indices(targets), as_int(V));
+        });
+    });
+}
+
+void divergences(const Tensor& kl, const Tensor& d, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+                 const Tensor& w_ref, std::int64_t first, const Rows& rows) {
+    const std::int64_t V = w.dim(0);
+    const Tensor scores = logits_of(gather(hidden, first, rows), w, d);
+    const Tensor reference = logits_of(gather(hidden_ref, first, rows), w_ref);
+    with_float(w.dtype(), [&]<class T>() {
+        with_flag(can_use_vectors(V, scores, reference, d), [&]<bool vectors>() {
+            launch(divergence_rows<T, vectors>, over_rows(rows.n(), V), at_or_null<float>(kl), at_or_null<T>(d),
+                   at<float>(scores), at<float>(reference), rows.on_device(), as_int(V));
+        });
+    });
+}
+
+/// n integers on the device.
+std::shared_ptr<int> device_ints(std::int64_t n) {
+    return std::static_pointer_cast<int>(allocate(static_cast<std::size_t>(n) * sizeof(int), {Device::Kind::cuda}));
+}
+
+std::vector<int> downloaded(const int* from, std::int64_t n) {
+    std::vector<int> here(static_cast<std::size_t>(n));
+    if (n > 0) download(here.data(), from, here.size() * sizeof(int));
+    return here;
+}
+
+}  // namespace
+
+void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
+                   const Tensor& argmax, const Tensor& dlogits) {
+    const Rows all = rows_with_target(targets);
+    if (!all.all) cuda::fill(logp, 0.0);
+    const std::shared_ptr<int> best = argmax.defined() ? device_ints(all.n()) : nullptr;
+    for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
+        logprobs(logp, best == nullptr ? nullptr : best.get() + first, part_of(dlogits, first, rows.n()), hidden, w,
+                 targets, first, rows);
+    });
+    if (best == nullptr) return;
+    cpu::fill(argmax, -1);
+    const std::vector<int> here = downloaded(best.get(), all.n());
+    for (std::size_t i = 0; i < here.size(); ++i)
+        argmax.data<std::int32_t>()[all.index.data<std::int32_t>()[i]] = here[i];
+}
+
+void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
+                            const Tensor& w, const Tensor& targets, bool accumulate_hidden, const Tensor& dlogits) {
+    const auto compute = [&](std::int64_t first, const Rows& rows) {
+        const Tensor d = Tensor::empty({rows.n(), w.dim(0)}, w.dtype(), w.device());
+        logprobs({}, nullptr, d, hidden, w, targets, first, rows);
+        return d;
+    };
+    backward(dhidden, dw, dlogp, hidden, w, rows_with_target(targets), dlogits, accumulate_hidden, compute);
+}
+
+void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
+              const Tensor& mask, const Tensor& dlogits) {
+    const Rows all = rows_in_mask(kl.numel(), mask);
+    if (!all.all) cuda::fill(kl, 0.0);
+    for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
+        divergences(kl, part_of(dlogits, first, rows.n()), hidden, w, hidden_ref, w_ref, first, rows);
+    });
+}
+
+void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
+                       const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
+                       bool accumulate_hidden, const Tensor& dlogits) {
+    const auto compute = [&](std::int64_t first, const Rows& rows) {
+        const Tensor d = Tensor::empty({rows.n(), w.dim(0)}, w.dtype(), w.device());
+        divergences({}, d, hidden, w, hidden_ref, w_ref, first, rows);
+        return d;
+    };
+    backward(dhidden, dw, dkl, hidden, w, rows_in_mask(dkl.numel(), mask), dlogits, accumulate_hidden, compute);
+}
+
+void argmax(const Tensor& y, const Tensor& x) {
+    const std::int64_t R = x.dim(0);
+    const std::int64_t V = x.dim(1);
+    if (R == 0) return;
+    const std::shared_ptr<int> best = device_ints(R);
+    with_float(x.dtype(), [&]<class T>() {
+        with_flag(can_use_vectors(V, x), [&]<bool vectors>() {
+            launch(argmax_rows<T, vectors>, over_rows(R, V), best.get(), at<T>(x), as_int(V));
+        });
+    });
+    download(y.raw(), best.get(), y.nbytes());
+}
+
+}  // namespace uipe::tensor::cuda

@@ -1,0 +1,27 @@
+// The LM head of scoring: log-probabilities of given tokens, without gradients.
+#pragma once
+
+#include <vector>
+
+#include "tensor/packed_matrix.h"
+
+namespace uipe::tensor {
+
+/// token_logprob for many batches with one w[V,C]: w is packed once, and the logits of some hundred rows and a slice of
+/// the vocabulary go no further than the caches; each row keeps its largest logit and its sum of exponentials (Milakov
+/// & Gimelshein 2018, algorithm 3). On a GPU it is token_logprob.
+class ScoringHead {
+public:
+    /// `pack` as for PackedMatrix.
+    explicit ScoringHead(const Tensor& w, bool pack = true);
+
+    /// On the host: logp[T] (acc) = log softmax(hidden[T,C] w^T)[targets[t]]; 0 where targets[t] < 0, and those rows
+    /// cost nothing.
+    Tensor logprob(const Tensor& hidden, const Tensor& targets) const;
+
+private:
+    Tensor w_;
+    std::vector<PackedMatrix> slices_;
+};
+
+}  // namespace uipe::tensor
