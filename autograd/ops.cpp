@@ -53,9 +53,8 @@ Variable log_sigmoid(const Variable& x) {
 Variable sum(const Variable& x) {
     Tensor y = Tensor::empty({1}, x.value().dtype(), x.value().device());
     t::sum(y, x.value());
-    return record(y, {x}, [](const Tensor& dy, std::span<Sink> in) {
-        in[0].add(Tensor::full(in[0].grad.shape(), dy.dtype(), dy.item(), dy.device()));
-    });
+    return record(y, {x},
+                  [](const Tensor& dy, std::span<Sink> in) { t::sum_backward(in[0].grad, dy, in[0].accumulate); });
 }
 
 Variable segment_sum(const Variable& x, const Tensor& cu_seqlens) {

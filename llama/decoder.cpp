@@ -53,7 +53,8 @@ Decoder::Decoder(const Llama& model, std::int64_t slots, std::int64_t capacity)
         blocks_.push_back({norm("input_layernorm"), norm("post_attention_layernorm"), matrix("self_attn.q_proj"),
                            matrix("self_attn.k_proj"), matrix("self_attn.v_proj"), matrix("self_attn.o_proj"),
                            matrix("mlp.gate_proj"), matrix("mlp.up_proj"), matrix("mlp.down_proj"),
-                           Tensor::empty(cache, model.dtype()), Tensor::empty(cache, model.dtype())});
+                           Tensor::empty(cache, model.dtype(), model.device()),
+                           Tensor::empty(cache, model.dtype(), model.device())});
     }
 }
 

@@ -1,6 +1,7 @@
 #include "llama/model.h"
 
 #include "tensor/ops.h"
+#include "tensor/profile.h"
 
 namespace uipe::llama {
 
@@ -17,11 +18,11 @@ std::vector<std::int32_t> slot_of_each_row(const Batch& batch, const std::vector
 
 }  // namespace
 
-StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_t seed) {
+StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_t seed, tensor::Device device) {
     StateDict weights;
     std::uint64_t stream = 0;
     for (const auto& [name, shape] : expected_weights(config)) {
-        tensor::Tensor w = tensor::Tensor::empty(shape, dtype);
+        tensor::Tensor w = tensor::Tensor::empty(shape, dtype, device);
         if (shape.size() == 1)
             tensor::fill(w, 1.0);
         else
@@ -32,17 +33,26 @@ StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_
     return weights;
 }
 
-StateDict own_weights(const StateDict& weights, tensor::DType dtype) {
+StateDict moved_weights(const StateDict& weights, tensor::DType dtype, tensor::Device device) {
     StateDict out;
-    for (const auto& [name, w] : weights) out[name] = w.dtype() == dtype ? w.clone() : w.to(dtype);
+    for (const auto& [name, w] : weights) out[name] = w.to(dtype).to(device);
     return out;
 }
 
-KvCache::KvCache(const Config& config, std::int64_t slots, std::int64_t most, tensor::DType dtype) : capacity(most) {
+StateDict own_weights(const StateDict& weights, tensor::DType dtype, tensor::Device device) {
+    StateDict out = moved_weights(weights, dtype, device);
+    for (auto& [name, w] : out)
+        if (w.raw() == weights.at(name).raw()) w = w.clone();
+    return out;
+}
+
+KvCache::KvCache(const Config& config, std::int64_t slots, std::int64_t most, tensor::DType dtype,
+                 tensor::Device device)
+    : capacity(most) {
     const tensor::Shape shape{slots, capacity, config.num_kv_heads * config.head_dim};
     for (std::int64_t l = 0; l < config.num_layers; ++l) {
-        keys.push_back(tensor::Tensor::empty(shape, dtype));
-        values.push_back(tensor::Tensor::empty(shape, dtype));
+        keys.push_back(tensor::Tensor::empty(shape, dtype, device));
+        values.push_back(tensor::Tensor::empty(shape, dtype, device));
     }
 }
 
@@ -64,7 +74,8 @@ Llama::Llama(const Config& config, const StateDict& weights) : config_(config) {
                           at(attention + "v_proj.weight"), at(attention + "o_proj.weight"), config.head_dim,
                           config.rope_theta),
             nn::RmsNorm(at(p + "post_attention_layernorm.weight"), config.rms_norm_eps),
-            nn::SwiGlu(at(p + "mlp.gate_proj.weight"), at(p + "mlp.up_proj.weight"), at(p + "mlp.down_proj.weight"))});
+            nn::SwiGlu(at(p + "mlp.gate_proj.weight"), at(p + "mlp.up_proj.weight"), at(p + "mlp.down_proj.weight")),
+            cat("layer ", l)});
     }
     norm_.emplace(at("model.norm.weight"), config.rms_norm_eps);
     if (!config.tie_word_embeddings) head_.emplace(at("lm_head.weight"));
@@ -92,6 +103,7 @@ void Llama::collect(const std::string& prefix, nn::Parameters& out) const {
 const Variable& Llama::head() const { return head_ ? head_->weight() : embedding_->weight(); }
 
 Variable Llama::Block::operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const {
+    const tensor::Range range(name.c_str());
     const Variable middle = autograd::add(x, attention(attention_norm(x), packing, cache));
     return autograd::add(middle, mlp(mlp_norm(middle)));
 }

@@ -14,15 +14,19 @@ namespace uipe::llama {
 using autograd::Variable;
 
 /// Fresh weights in `dtype`: matrices ~ N(0, initializer_range²), norm weights 1. The same for every dtype but
-/// rounding.
-StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_t seed);
+/// rounding, and on every device.
+StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_t seed, tensor::Device device = {});
 
-/// A private copy of `weights` in `dtype`, for training; the originals may be mapped from files and read-only.
-StateDict own_weights(const StateDict& weights, tensor::DType dtype);
+/// `weights` in `dtype` on `device`: shared where they are that already, so perhaps mapped from files and read-only.
+/// They are converted on the host and moved one at a time.
+StateDict moved_weights(const StateDict& weights, tensor::DType dtype, tensor::Device device = {});
+/// A private copy of `weights` in `dtype` on `device`, for training.
+StateDict own_weights(const StateDict& weights, tensor::DType dtype, tensor::Device device = {});
 
-/// Keys and values of every layer for `slots` sequences of at most `capacity` tokens.
+/// Keys and values of every layer for `slots` sequences of at most `capacity` tokens, where the model is.
 struct KvCache {
-    KvCache(const Config& config, std::int64_t slots, std::int64_t capacity, tensor::DType dtype);
+    KvCache(const Config& config, std::int64_t slots, std::int64_t capacity, tensor::DType dtype,
+            tensor::Device device = {});
     std::vector<tensor::Tensor> keys, values;  // L of [slots, capacity, K*D]
     std::int64_t capacity;
 };
@@ -34,7 +38,8 @@ public:
     Llama(const Config& config, const StateDict& weights);
 
     const Config& config() const { return config_; }
-    tensor::DType dtype() const { return norm_->parameters().front().variable.value().dtype(); }
+    tensor::DType dtype() const { return head().value().dtype(); }
+    tensor::Device device() const { return head().value().device(); }
     /// The weights by name, sharing storage.
     StateDict weights() const;
     void collect(const std::string& prefix, nn::Parameters& out) const override;
@@ -61,6 +66,8 @@ private:
         nn::Attention attention;
         nn::RmsNorm mlp_norm;
         nn::SwiGlu mlp;
+
+        std::string name;  // for profilers
 
         Variable operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const;
     };

@@ -238,15 +238,22 @@ const char* stored_name(DType dtype) {
 
 using Item = StateDict::const_pointer;
 
-std::string header_of(const std::vector<Item>& items, const std::map<std::string, std::string>& metadata) {
+/// The type a tensor is written in: `wanted`, when it holds floats.
+DType written_type(const Tensor& t, std::optional<DType> wanted) {
+    return t.dtype() == DType::i32 ? DType::i32 : wanted.value_or(t.dtype());
+}
+
+std::string header_of(const std::vector<Item>& items, std::optional<DType> dtype,
+                      const std::map<std::string, std::string>& metadata) {
     Json header = Json::object();
     if (!metadata.empty()) header["__metadata__"] = metadata;
     std::uint64_t at = 0;
     for (const Item item : items) {
         const Tensor& t = item->second;
-        header[item->first] = {
-            {"dtype", stored_name(t.dtype())}, {"shape", t.shape()}, {"data_offsets", {at, at + t.nbytes()}}};
-        at += t.nbytes();
+        const DType type = written_type(t, dtype);
+        const std::uint64_t end = at + static_cast<std::uint64_t>(t.numel()) * tensor::size_of(type);
+        header[item->first] = {{"dtype", stored_name(type)}, {"shape", t.shape()}, {"data_offsets", {at, end}}};
+        at = end;
     }
     std::string text = header.dump();
     text.resize((text.size() + 7) / 8 * 8, ' ');
@@ -272,24 +279,25 @@ StateDict read_safetensors(const fs::path& path) {
     return tensors;
 }
 
-void write_safetensors(const fs::path& path, const StateDict& tensors,
+void write_safetensors(const fs::path& path, const StateDict& tensors, std::optional<DType> dtype,
                        const std::map<std::string, std::string>& metadata) {
     std::vector<Item> items;
     for (const auto& item : tensors) {
-        require(item.second.defined() && item.second.device().kind == tensor::Device::Kind::cpu, path.string(),
-                ": tensor ", item.first, " is not in the memory of the CPU");
+        require(item.second.defined(), path.string(), ": tensor ", item.first, " has no storage");
         items.push_back(&item);
     }
     // Wider types first: then every tensor is aligned for its type.
-    std::stable_sort(items.begin(), items.end(), [](Item a, Item b) {
-        return tensor::size_of(a->second.dtype()) > tensor::size_of(b->second.dtype());
-    });
-    const std::string header = header_of(items, metadata);
+    const auto width = [dtype](Item item) { return tensor::size_of(written_type(item->second, dtype)); };
+    std::stable_sort(items.begin(), items.end(), [&](Item a, Item b) { return width(a) > width(b); });
+    const std::string header = header_of(items, dtype, metadata);
     const std::uint64_t length = header.size();
     PartWriter file(path);
     file.write(&length, sizeof length);
     file.write(header.data(), header.size());
-    for (const Item item : items) file.write(item->second.raw(), item->second.nbytes());
+    for (const Item item : items) {
+        const Tensor t = item->second.to(written_type(item->second, dtype)).to(tensor::Device{});
+        file.write(t.raw(), t.nbytes());
+    }
     file.commit();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "tensor/base/file.h"
@@ -17,9 +18,9 @@ using StateDict = std::map<std::string, tensor::Tensor>;
 /// InputError names the file, the tensor and the fault: nothing in the header is believed before it is checked.
 StateDict read_safetensors(const fs::path& path);
 
-/// Writes tensors of the CPU, one after another, without a second copy of them in memory. The file is whole or not
-/// there.
-void write_safetensors(const fs::path& path, const StateDict& tensors,
+/// Writes tensors, in the float type `dtype` or else as they are, one after another: that one alone is converted or
+/// brought from its device at a time. The file is whole or not there.
+void write_safetensors(const fs::path& path, const StateDict& tensors, std::optional<tensor::DType> dtype = {},
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 }  // namespace uipe::llama

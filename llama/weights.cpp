@@ -146,12 +146,17 @@ const char* torch_name(DType dtype) {
     return "float32";
 }
 
+/// The bytes of a tensor when it is written in `dtype`, or else as it is.
+std::int64_t bytes_of(const Tensor& t, std::optional<DType> dtype) {
+    return t.numel() * static_cast<std::int64_t>(tensor::size_of(dtype.value_or(t.dtype())));
+}
+
 /// Cuts the weights, in order of name, into parts of at most `limit` bytes or of one tensor.
-std::vector<StateDict> shards_of(const StateDict& weights, std::int64_t limit) {
+std::vector<StateDict> shards_of(const StateDict& weights, std::optional<DType> dtype, std::int64_t limit) {
     std::vector<StateDict> shards(1);
     std::int64_t bytes = 0;
     for (const auto& [name, tensor] : weights) {
-        const auto size = static_cast<std::int64_t>(tensor.nbytes());
+        const std::int64_t size = bytes_of(tensor, dtype);
         if (!shards.back().empty() && bytes + size > limit) {
             shards.emplace_back();
             bytes = 0;
@@ -162,17 +167,17 @@ std::vector<StateDict> shards_of(const StateDict& weights, std::int64_t limit) {
     return shards;
 }
 
-void write_shards(const fs::path& folder, const std::vector<StateDict>& shards) {
-    if (shards.size() == 1) return write_safetensors(folder / single_name, shards.front());
+void write_shards(const fs::path& folder, const std::vector<StateDict>& shards, std::optional<DType> dtype) {
+    if (shards.size() == 1) return write_safetensors(folder / single_name, shards.front(), dtype);
     Json files = Json::object();
-    std::uint64_t bytes = 0;
+    std::int64_t bytes = 0;
     for (std::size_t i = 0; i < shards.size(); ++i) {
         char name[64];
         std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
-        write_safetensors(folder / name, shards[i]);
+        write_safetensors(folder / name, shards[i], dtype);
         for (const auto& [weight, tensor] : shards[i]) {
             files[weight] = name;
-            bytes += tensor.nbytes();
+            bytes += bytes_of(tensor, dtype);
         }
     }
     write_json(folder / index_name, {{"metadata", {{"total_size", bytes}}}, {"weight_map", files}});
@@ -218,14 +223,14 @@ void check_finite(const StateDict& weights, const std::string& where) {
 }
 
 void write_model(const fs::path& folder, const Config& config, const StateDict& weights, const fs::path& tokenizer,
-                 std::int64_t max_shard_bytes) {
+                 std::optional<DType> dtype, std::int64_t max_shard_bytes) {
     check_weights<Error>({weights, {}}, config, folder.string());
     Config written = config;
-    written.torch_dtype = torch_name(weights.at(embedding_name).dtype());
+    written.torch_dtype = torch_name(dtype.value_or(weights.at(embedding_name).dtype()));
     write_folder(folder, [&](const fs::path& temporary) {
         write_config(temporary, written);
         write_generation_config(temporary, config);
-        write_shards(temporary, shards_of(weights, max_shard_bytes));
+        write_shards(temporary, shards_of(weights, dtype, max_shard_bytes), dtype);
         if (!tokenizer.empty()) write_tokenizer(temporary, Tokenizer::load(tokenizer), config);
     });
 }

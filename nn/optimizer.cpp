@@ -63,7 +63,7 @@ void AdamW::load_state(const std::map<std::string, Tensor>& saved, std::int64_t 
                       " of ", name_of(source.dtype()), tensor::to_string(source.shape()), ", the model needs ",
                       name_of(target.dtype()), tensor::to_string(target.shape()));
     }
-    for (const auto& [name, target] : own) tensor::copy(target, saved.at(name));
+    for (const auto& [name, target] : own) tensor::copy(target, saved.at(name).to(target.device()));
     for (const Slot& slot : slots_) tensor::copy(slot.parameter.variable.value(), slot.master);
     steps_ = steps;
 }

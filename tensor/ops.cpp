@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "tensor/cpu/cpu.h"
+#include "tensor/profile.h"
 #ifdef UIPE_CUDA
 #include "tensor/cuda/cuda.h"
 #endif
@@ -14,6 +15,9 @@
 #else
 #define DISPATCH(t, ...) return cpu::__VA_ARGS__
 #endif
+
+// Times what follows, on the device of `t`, for a profile. `work` is computed for a profile alone.
+#define TIMED(family, t, work) const profile::Timer timer(Family::family, (t).device(), [&]() -> Work { return work; })
 
 namespace uipe::tensor {
 namespace {
@@ -93,48 +97,99 @@ void check_dlogits(const char* op, const Tensor& dlogits, const Tensor& w, std::
           "dlogits in the type of w, a row for each that is not skipped", {&dlogits, &w});
 }
 
+// What ops have to do at least. A tensor that is added to is counted once.
+
+Work bytes(std::initializer_list<const Tensor*> operands) {
+    double n = 0;
+    for (const Tensor* t : operands) n += t->defined() ? static_cast<double>(t->nbytes()) : 0.0;
+    return {0.0, n};
+}
+
+/// `count` matrix products of M K N.
+Work products(double count, std::int64_t M, std::int64_t K, std::int64_t N) {
+    return {2.0 * count * static_cast<double>(M) * static_cast<double>(K) * static_cast<double>(N), 0.0};
+}
+
+/// `count` products of each query with each key that it sees; one forward pass has two of them.
+Work attention_work(double count, const Tensor& q, const Tensor& cu_queries, const Tensor& cu_keys) {
+    const std::int32_t* cu_q = cu_queries.data<std::int32_t>();
+    const std::int32_t* cu_k = cu_keys.data<std::int32_t>();
+    double pairs = 0;
+    for (std::int64_t b = 0; b + 1 < cu_keys.numel(); ++b) {
+        const double n = cu_q[b + 1] - cu_q[b];
+        const double m = cu_k[b + 1] - cu_k[b];
+        pairs += n * (m - n) + n * (n + 1.0) / 2.0;
+    }
+    return {2.0 * count * pairs * static_cast<double>(q.dim(1)), 0.0};
+}
+
+/// Of attention_decode: the keys and values are read once.
+Work decode_work(const Tensor& q, const Tensor& cache, const Tensor& lengths) {
+    double keys = 0;
+    for (const std::int32_t n : lengths.to_vector<std::int32_t>()) keys += n;
+    const double size = static_cast<double>(cache.dim(2)) * static_cast<double>(size_of(cache.dtype()));
+    return {4.0 * keys * static_cast<double>(q.dim(1)), 2.0 * keys * size};
+}
+
 }  // namespace
 
-void fill(const Tensor& y, double value) { DISPATCH(y, fill(y, value)); }
+void fill(const Tensor& y, double value) {
+    TIMED(elementwise, y, bytes({&y}));
+    DISPATCH(y, fill(y, value));
+}
 
 void copy(const Tensor& y, const Tensor& x) {
     check(is_float(y) && is_float(x) && y.shape() == x.shape(), "copy", "equal shapes, float types", {&y, &x});
+    TIMED(copies, y, bytes({&y, &x}));
     DISPATCH(y, copy(y, x));
 }
 
 void axpby(const Tensor& y, double a, const Tensor& x, double b) {
     check(is_float(y) && is_float(x) && y.numel() == x.numel(), "axpby", "equal sizes, float types", {&y, &x});
+    TIMED(elementwise, y, bytes({&y, &x}));
     DISPATCH(y, axpby(y, a, x, b));
 }
 
 void mul(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate) {
     check(is_float(y) && alike(y, a) && alike(y, b), "mul", "operands alike", {&y, &a, &b});
+    TIMED(elementwise, y, bytes({&y, &a, &b}));
     DISPATCH(y, mul(y, a, b, accumulate));
 }
 
 void add(const Tensor& y, const Tensor& x, const Tensor& r) {
     check(is_float(y) && alike(y, x) && alike(y, r), "add", "operands alike", {&y, &x, &r});
+    TIMED(elementwise, y, bytes({&y, &x, &r}));
     DISPATCH(y, add(y, x, r));
 }
 
 void log_sigmoid(const Tensor& y, const Tensor& x) {
     check(is_float(y) && alike(y, x), "log_sigmoid", "operands alike", {&y, &x});
+    TIMED(elementwise, y, bytes({&y, &x}));
     DISPATCH(y, log_sigmoid(y, x));
 }
 
 void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, bool accumulate) {
     check(is_float(dx) && alike(dx, dy) && alike(dx, x), "log_sigmoid_backward", "operands alike", {&dx, &dy, &x});
+    TIMED(elementwise, dx, bytes({&dx, &dy, &x}));
     DISPATCH(dx, log_sigmoid_backward(dx, dy, x, accumulate));
 }
 
 void sum(const Tensor& y, const Tensor& x) {
     check(is_float(y) && is_float(x) && y.numel() == 1, "sum", "y[1], float types", {&y, &x});
+    TIMED(elementwise, y, bytes({&x}));
     DISPATCH(y, sum(y, x));
+}
+
+void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate) {
+    check(is_float(dx) && is_float(dy) && dy.numel() == 1, "sum_backward", "dy[1], float types", {&dx, &dy});
+    TIMED(elementwise, dx, bytes({&dx}));
+    DISPATCH(dx, sum_backward(dx, dy, accumulate));
 }
 
 void add_squares(const Tensor& y, const Tensor& x) {
     check(y.defined() && y.dtype() == DType::f64 && y.numel() == 1 && is_float(x), "add_squares",
           "y[1] of f64, x of a float type", {&y, &x});
+    TIMED(optimizer, x, bytes({&x}));
     DISPATCH(x, add_squares(y, x));
 }
 
@@ -146,6 +201,7 @@ double sum_of_squares(const Tensor& x) {
 
 bool all_finite(const Tensor& x) {
     check(is_float(x), "all_finite", "a float tensor", {&x});
+    TIMED(elementwise, x, bytes({&x}));
     DISPATCH(x, all_finite(x));
 }
 
@@ -153,6 +209,7 @@ void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens) {
     check(is_float(x) && x.rank() == 1 && y.dtype() == x.dtype() && y.numel() == cu_seqlens.numel() - 1, "segment_sum",
           "y[B], x[T], cu_seqlens[B+1]", {&y, &x, &cu_seqlens});
     check_cu_seqlens("segment_sum", cu_seqlens, x.dim(0));
+    TIMED(elementwise, y, bytes({&y, &x}));
     DISPATCH(y, segment_sum(y, x, cu_seqlens));
 }
 
@@ -160,6 +217,7 @@ void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_s
     check(is_float(dx) && dx.rank() == 1 && dy.dtype() == dx.dtype() && dy.numel() == cu_seqlens.numel() - 1,
           "segment_sum_backward", "dx[T], dy[B], cu_seqlens[B+1]", {&dx, &dy, &cu_seqlens});
     check_cu_seqlens("segment_sum_backward", cu_seqlens, dx.dim(0));
+    TIMED(elementwise, dx, bytes({&dx, &dy}));
     DISPATCH(dx, segment_sum_backward(dx, dy, cu_seqlens, accumulate));
 }
 
@@ -168,6 +226,7 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
                     (y.dtype() == a.dtype() || is_acc(y, a)) && y.dim(0) == a.dim(transpose_a ? 1 : 0) &&
                     y.dim(1) == b.dim(transpose_b ? 0 : 1) && a.dim(transpose_a ? 0 : 1) == b.dim(transpose_b ? 1 : 0);
     check(ok, "matmul", transpose_a ? "y[M,N] = a[K,M]^T b" : "y[M,N] = a[M,K] b", {&y, &a, &b});
+    TIMED(matmul, y, products(1.0, y.dim(0), a.dim(transpose_a ? 0 : 1), y.dim(1)));
     DISPATCH(y, matmul(y, a, transpose_a, b, transpose_b, accumulate));
 }
 
@@ -176,6 +235,7 @@ void embedding(const Tensor& y, const Tensor& table, const Tensor& tokens) {
               y.shape() == Shape{tokens.numel(), table.dim(1)},
           "embedding", "y[T,C], table[V,C], tokens[T]", {&y, &table, &tokens});
     check_indices("embedding", tokens, 0, table.dim(0));
+    TIMED(elementwise, y, bytes({&y, &y}));
     DISPATCH(y, embedding(y, table, tokens));
 }
 
@@ -184,6 +244,7 @@ void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& to
               dy.shape() == Shape{tokens.numel(), dtable.dim(1)},
           "embedding_backward", "dtable[V,C], dy[T,C], tokens[T]", {&dtable, &dy, &tokens});
     check_indices("embedding_backward", tokens, 0, dtable.dim(0));
+    TIMED(elementwise, dtable, bytes({&dy, &dy}));
     DISPATCH(dtable, embedding_backward(dtable, dy, tokens));
 }
 
@@ -191,6 +252,7 @@ void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor&
     check(is_float(x) && x.rank() == 2 && alike(y, x) && w.dtype() == x.dtype() && w.shape() == Shape{x.dim(1)} &&
               is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
           "rmsnorm", "y and x[T,C], w[C], rstd[T]", {&y, &rstd, &x, &w});
+    TIMED(norm, y, bytes({&y, &x}));
     DISPATCH(y, rmsnorm(y, rstd, x, w, eps));
 }
 
@@ -200,11 +262,13 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
               w.shape() == Shape{x.dim(1)} && (!dw.defined() || (is_acc(dw, x) && dw.shape() == w.shape())) &&
               is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
           "rmsnorm_backward", "dx, dy and x[T,C], w and dw[C], rstd[T]", {&dx, &dw, &dy, &x, &w, &rstd});
+    TIMED(norm, x, bytes({&dx, &dy, &x}));
     DISPATCH(x, rmsnorm_backward(dx, dw, dy, x, w, rstd, accumulate_dx));
 }
 
 void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) {
     check(is_float(y) && alike(y, gate) && alike(y, up), "swiglu", "operands alike", {&y, &gate, &up});
+    TIMED(elementwise, y, bytes({&y, &gate, &up}));
     DISPATCH(y, swiglu(y, gate, up));
 }
 
@@ -212,6 +276,7 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
                      bool accumulate_gate, bool accumulate_up) {
     check(is_float(dy) && alike(dgate, dy) && alike(dup, dy) && alike(gate, dy) && alike(up, dy), "swiglu_backward",
           "operands alike", {&dgate, &dup, &dy, &gate, &up});
+    TIMED(elementwise, dy, bytes({&dgate, &dup, &dy, &gate, &up}));
     DISPATCH(dgate, swiglu_backward(dgate, dup, dy, gate, up, accumulate_gate, accumulate_up));
 }
 
@@ -220,6 +285,7 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
     check(is_float(x) && x.rank() == 2 && alike(y, x) && is_index(positions) && positions.numel() == x.dim(0) &&
               head_dim > 0 && head_dim % 2 == 0 && x.dim(1) % head_dim == 0,
           "rope", "y and x[T,heads*D], positions[T], D even", {&y, &x, &positions});
+    TIMED(elementwise, y, bytes({&y, &x}));
     DISPATCH(y, rope(y, x, positions, head_dim, theta, inverse, accumulate));
 }
 
@@ -228,6 +294,7 @@ void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tens
     check_attention("attention", q, k, v, cu_queries, cu_keys, head_dim);
     check(alike(out, q) && is_acc(lse, q) && lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim}, "attention",
           "out like q, lse[T,H]", {&out, &lse, &q});
+    TIMED(attention, out, attention_work(2.0, q, cu_queries, cu_keys));
     DISPATCH(out, attention(out, lse, q, k, v, cu_queries, cu_keys, head_dim));
 }
 
@@ -239,6 +306,7 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
     check(alike(dq, q) && alike(dk, k) && alike(dv, v) && alike(dout, q) && alike(out, q) && is_acc(lse, q) &&
               lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim},
           "attention_backward", "gradients like their tensors, lse[T,H]", {&dq, &dk, &dv, &dout, &out, &lse});
+    TIMED(attention, dq, attention_work(5.0, q, cu_seqlens, cu_seqlens));
     DISPATCH(dq, attention_backward(dq, dk, dv, dout, q, k, v, out, lse, cu_seqlens, head_dim, accumulate_q,
                                     accumulate_k, accumulate_v));
 }
@@ -253,6 +321,7 @@ void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k,
           {&out, &q, &cache_k, &cache_v, &slots, &lengths});
     check_indices("attention_decode slots", slots, 0, cache_k.dim(0));
     check_indices("attention_decode lengths", lengths, 1, cache_k.dim(1) + 1);
+    TIMED(attention, out, decode_work(q, cache_k, lengths));
     DISPATCH(out, attention_decode(out, q, cache_k, cache_v, slots, lengths, head_dim));
 }
 
@@ -262,6 +331,7 @@ void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, cons
           "cache_write", "cache[S,capacity,K*D], x[T,K*D], slots[T], positions[T]", {&cache, &x, &slots, &positions});
     check_indices("cache_write slots", slots, 0, cache.dim(0));
     check_indices("cache_write positions", positions, 0, cache.dim(1));
+    TIMED(copies, cache, bytes({&x, &x}));
     DISPATCH(cache, cache_write(cache, x, slots, positions));
 }
 
@@ -284,6 +354,7 @@ void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, co
           "token_logprob", "logp, targets and argmax [T]", {&logp, &hidden, &targets, &argmax});
     check_indices("token_logprob targets", targets, -1, w.dim(0));
     check_dlogits("token_logprob", dlogits, w, num_targets(targets));
+    TIMED(heads, logp, products(1.0, num_targets(targets), w.dim(1), w.dim(0)));
     DISPATCH(logp, token_logprob(logp, hidden, w, targets, argmax, dlogits));
 }
 
@@ -295,6 +366,7 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
           "dlogp and targets [T]", {&dlogp, &hidden, &targets});
     check_indices("token_logprob_backward targets", targets, -1, w.dim(0));
     check_dlogits("token_logprob_backward", dlogits, w, num_targets(targets));
+    TIMED(heads, hidden, products(dlogits.defined() ? 2.0 : 3.0, num_targets(targets), w.dim(1), w.dim(0)));
     DISPATCH(hidden, token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, accumulate_hidden, dlogits));
 }
 
@@ -307,6 +379,7 @@ void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Ten
           "token_kl", "kl and mask [T]; one type, one T and one V on both sides",
           {&kl, &hidden, &w, &hidden_ref, &w_ref, &mask});
     check_dlogits("token_kl", dlogits, w, num_taken(mask, hidden.dim(0)));
+    TIMED(heads, kl, products(2.0, num_taken(mask, hidden.dim(0)), w.dim(1), w.dim(0)));
     DISPATCH(kl, token_kl(kl, hidden, w, hidden_ref, w_ref, mask, dlogits));
 }
 
@@ -321,6 +394,7 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
           "token_kl_backward", "dkl and mask [T]; one type, one T and one V on both sides",
           {&dkl, &hidden, &hidden_ref, &mask});
     check_dlogits("token_kl_backward", dlogits, w, num_taken(mask, hidden.dim(0)));
+    TIMED(heads, hidden, products(dlogits.defined() ? 2.0 : 4.0, num_taken(mask, hidden.dim(0)), w.dim(1), w.dim(0)));
     DISPATCH(hidden,
              token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, mask, accumulate_hidden, dlogits));
 }
@@ -330,6 +404,7 @@ void logits(const Tensor& out, const Tensor& hidden, const Tensor& w) { matmul(o
 void argmax(const Tensor& y, const Tensor& x) {
     check(is_float(x) && x.rank() == 2 && x.dim(1) > 0 && is_index(y) && y.numel() == x.dim(0), "argmax",
           "i32 y[R], x[R,V] of a float type", {&y, &x});
+    TIMED(heads, x, bytes({&x}));
     DISPATCH(x, argmax(y, x));
 }
 
@@ -340,17 +415,20 @@ void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Ten
           "adamw", "master, m, v and grad alike, in the accumulator's type of param", {&param, &master, &m, &v, &grad});
     check(!step.squares.defined() || (step.squares.dtype() == DType::f64 && step.squares.numel() == 1), "adamw",
           "squares[1] of f64", {&param, &step.squares});
+    TIMED(optimizer, param, bytes({&param, &master, &master, &m, &m, &v, &v, &grad}));
     DISPATCH(param, adamw(param, master, m, v, grad, step));
 }
 
 void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha) {
     check(is_float(y) && is_float(x_u) && is_float(x_0) && y.shape() == x_u.shape() && y.shape() == x_0.shape(),
           "extrapolate", "equal shapes, float types", {&y, &x_u, &x_0});
+    TIMED(elementwise, y, bytes({&y, &x_u, &x_0}));
     DISPATCH(y, extrapolate(y, x_u, x_0, alpha));
 }
 
 void fill_normal(const Tensor& y, double std, std::uint64_t seed, std::uint64_t stream) {
     check(is_float(y), "fill_normal", "a float tensor", {&y});
+    TIMED(elementwise, y, bytes({&y}));
     DISPATCH(y, fill_normal(y, std, seed, stream));
 }
 

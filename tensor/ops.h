@@ -37,6 +37,8 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
 
 /// y[1] = sum of x, fixed order.
 void sum(const Tensor& y, const Tensor& x);
+/// dx (+)= dy[1] in every element. dx and dy may differ in float type.
+void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate);
 /// y[1] (f64) += the sum of squares of x, in f64, fixed order.
 void add_squares(const Tensor& y, const Tensor& x);
 /// The sum of squares of x alone, on the host: waits for a device.

@@ -5,6 +5,8 @@
 
 #include "tensor/allocator.h"
 #include "tensor/ops.h"
+#include "tensor/parallel.h"
+#include "tensor/profile.h"
 #ifdef UIPE_CUDA
 #include "tensor/cuda/runtime.h"
 #endif
@@ -15,6 +17,9 @@ namespace {
 /// Copies between any two devices.
 void move_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
     if (bytes == 0) return;
+    const profile::Timer timer(Family::copies, from_device.kind == Device::Kind::cuda ? from_device : to_device, [&] {
+        return Work{0.0, static_cast<double>(bytes)};
+    });
     const bool down = from_device.kind == Device::Kind::cuda;
     const bool up = to_device.kind == Device::Kind::cuda;
     if (!up && !down) {
@@ -37,7 +42,7 @@ const char* name_of(Device device) { return device.kind == Device::Kind::cpu ? "
 
 Device device_named(const std::string& name) {
     if (name == "cpu") return {};
-    require_input(name == "cuda", "unknown device '", name, "'; known: cpu, cuda");
+    require_input(name == "cuda", "unknown --device ", name, "; known: cpu, cuda");
 #ifdef UIPE_CUDA
     const std::string missing = cuda::what_is_missing();
     require_input(missing.empty(), "--device cuda: ", missing);
@@ -45,6 +50,16 @@ Device device_named(const std::string& name) {
 #else
     throw InputError("--device cuda: this program was built without CUDA; ./run build cuda builds it with");
 #endif
+}
+
+std::string description(Device device) {
+#ifdef UIPE_CUDA
+    if (device.kind == Device::Kind::cuda) {
+        const std::string name = cat("cuda: ", cuda::device_name());
+        return name == "cuda: emulator" ? name : cat(name, ", ", cuda::device_memory().total >> 30, " GiB");
+    }
+#endif
+    return cat(name_of(device), ": ", num_threads(), num_threads() == 1 ? " thread" : " threads");
 }
 
 std::int64_t numel(const Shape& shape) {

@@ -29,6 +29,8 @@ struct Device {
 Device device_named(const std::string& name);
 /// "cpu" or "cuda".
 const char* name_of(Device device);
+/// Its name and memory: "cuda: NVIDIA H200, 139 GiB", "cuda: emulator", "cpu: 2 threads".
+std::string description(Device device);
 
 class Tensor {
 public:

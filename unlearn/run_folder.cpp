@@ -13,7 +13,8 @@ namespace uipe::unlearn {
 namespace {
 
 /// What may differ between a run and its resumption: it changes no result.
-constexpr const char* free_keys[] = {"resume", "overwrite", "out", "stop_after", "json", "config", "checkpoint_steps"};
+constexpr const char* free_keys[] = {"resume", "overwrite",        "out",     "stop_after", "json",
+                                     "config", "checkpoint_steps", "profile", "device_name"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);

@@ -13,17 +13,14 @@ llama::StateDict load_weights(const fs::path& folder, const llama::Config& confi
     return weights;
 }
 
-LoadedModel load_model(const fs::path& folder, tensor::DType dtype, bool writable) {
+LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Device device, bool writable) {
     require_input(!fs::exists(folder / "metrics.jsonl"), folder.string(), ": is a run, not a model; its model is ",
                   (fs::exists(folder / "model") ? folder / "model" : folder / "epochs/N/model").string());
     LoadedModel out{llama::read_config(folder), llama::Tokenizer::load(folder), nullptr, folder};
     llama::check_tokenizer(out.tokenizer, out.config);
-    llama::StateDict weights = load_weights(folder, out.config);
-    if (writable)
-        weights = llama::own_weights(weights, dtype);
-    else
-        for (auto& [name, w] : weights) w = w.to(dtype);
-    out.model = std::make_unique<llama::Llama>(out.config, weights);
+    const llama::StateDict weights = load_weights(folder, out.config);
+    const auto move = writable ? llama::own_weights : llama::moved_weights;
+    out.model = std::make_unique<llama::Llama>(out.config, move(weights, dtype, device));
     return out;
 }
 

@@ -17,9 +17,10 @@ struct LoadedModel {
     fs::path folder;
 };
 
-/// Loads a model folder. `writable`: weights are copied for training; else they stay mapped from the file where their
-/// type is `dtype`. InputError for missing files, a tokenizer that is not the model's, weights that are not finite.
-LoadedModel load_model(const fs::path& folder, tensor::DType dtype, bool writable);
+/// Loads a model folder onto `device`. `writable`: weights are copied for training; else, on the CPU, they stay mapped
+/// from the file where their type is `dtype`. InputError for missing files, a tokenizer that is not the model's,
+/// weights that are not finite.
+LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Device device, bool writable);
 
 /// The weights of a folder, checked to be finite.
 llama::StateDict load_weights(const fs::path& folder, const llama::Config& config);

@@ -13,10 +13,6 @@
 namespace uipe::unlearn {
 namespace {
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 double targets_of(const llama::Sequence& s) {
     return static_cast<double>(s.ids.size()) - static_cast<double>(s.first_target);
 }
@@ -72,7 +68,8 @@ MicroBatch Trainer::micro_batch(const std::vector<std::int64_t>& order, std::siz
     MicroBatch batch;
     batch.forget = llama::pack(forget);
     if (objective_.retain) batch.retain = llama::pack(retain);
-    if (objective_.reference_rows) batch.reference_logp = Tensor::from(logp).to(tensor::accumulator_of(model_.dtype()));
+    if (objective_.reference_rows)
+        batch.reference_logp = Tensor::from(logp).to(tensor::accumulator_of(model_.dtype())).to(model_.device());
     return batch;
 }
 
@@ -91,10 +88,13 @@ StepTotals Trainer::totals(const std::vector<std::int64_t>& order, std::size_t b
 }
 
 StepInfo Trainer::run_step() {
+    launch_step();
+    return finish_step();
+}
+
+void Trainer::launch_step() {
     const auto start = std::chrono::steady_clock::now();
-    StepInfo info;
-    info.steps = total_steps();
-    const std::int64_t index = step();
+    const std::int64_t index = launched();
     const std::int64_t epoch = index / steps_per_epoch_;
     if (order_epoch_ != epoch) {
         const auto rows = static_cast<std::int64_t>(data_.rows.size());
@@ -102,29 +102,40 @@ StepInfo Trainer::run_step() {
                              options_.shuffle, options_.seed, epoch);
         order_epoch_ = epoch;
     }
+    StepInfo info;
+    info.steps = total_steps();
+    info.step = index + 1;
+    info.epoch = epoch + 1;
+    info.lr = options_.lr * nn::schedule_factor(options_.schedule, index, warmup_steps_, info.steps);
     const auto begin = static_cast<std::size_t>(index % steps_per_epoch_ * options_.batch_size);
     const std::size_t end = std::min(begin + static_cast<std::size_t>(options_.batch_size), order_.size());
     const StepTotals all = totals(order_, begin, end, epoch);
-    std::vector<Tensor> losses;
+    std::vector<tensor::Readback> losses;
     for (std::size_t at = begin; at < end; at += static_cast<std::size_t>(options_.micro_batch)) {
         const MicroBatch batch =
             micro_batch(order_, at, std::min(end, at + static_cast<std::size_t>(options_.micro_batch)), epoch);
         const Variable loss = objective_.loss(Terms(model_, reference_, batch, all, options_.objective));
-        losses.push_back(loss.value());
+        losses.emplace_back(loss.value());
         info.tokens += batch.forget.T + batch.retain.T;
         autograd::backward(loss);
     }
     const Tensor squares = nn::grad_squares(parameters_);
-    info.lr = options_.lr * nn::schedule_factor(options_.schedule, index, warmup_steps_, info.steps);
+    flying_.push_back({info, std::move(losses), tensor::Readback(squares), start});
     optimizer_.step(info.lr, squares, options_.max_grad_norm);
-    // Read only now, when the device has the whole step to do. A gradient that is not finite has changed nothing.
-    for (const Tensor& loss : losses) info.loss += loss.item();
-    info.grad_norm = std::sqrt(squares.item());
-    require(std::isfinite(info.loss) && std::isfinite(info.grad_norm), "step ", index + 1, ": loss ", info.loss,
+}
+
+StepInfo Trainer::finish_step() {
+    require(!flying_.empty(), "no step has been launched");
+    const Flying& flying = flying_.front();
+    StepInfo info = flying.info;
+    for (const tensor::Readback& loss : flying.losses) info.loss += loss.item();
+    info.grad_norm = std::sqrt(flying.squares.item());
+    require(std::isfinite(info.loss) && std::isfinite(info.grad_norm), "step ", info.step, ": loss ", info.loss,
             ", gradient norm ", info.grad_norm, "; a smaller --lr, or --max-grad-norm 1, may keep them finite");
-    info.step = step_ = index + 1;
-    info.epoch = epoch + 1;
-    info.seconds = seconds_since(start);
+    const auto now = std::chrono::steady_clock::now();
+    info.seconds = std::chrono::duration<double>(now - std::max(flying.start, finished_)).count();
+    finished_ = now;
+    flying_.pop_front();
     return info;
 }
 
@@ -146,6 +157,7 @@ std::string Trainer::fingerprint() const {
 }
 
 void Trainer::save(const fs::path& folder) const {
+    require(flying_.empty(), "a step has been launched and not finished; the state is not of one step");
     write_folder(folder, [&](const fs::path& temporary) {
         llama::write_safetensors(temporary / "state.safetensors", optimizer_.state());
         write_json(temporary / "state.json",
@@ -167,7 +179,6 @@ void Trainer::load(const fs::path& folder) {
     require_input(state.contains("data") && state["data"] == fingerprint(), folder.string(),
                   ": was saved with other data or another starting model; resume with the same files");
     optimizer_.load_state(llama::read_safetensors(folder / "state.safetensors"), state["step"].get<std::int64_t>());
-    step_ = optimizer_.steps();
     for (const nn::Parameter& p : parameters_) p.variable.clear_grad();
 }
 

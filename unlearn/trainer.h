@@ -2,10 +2,13 @@
 // a checkpoint that resumes to the same bits.
 #pragma once
 
+#include <chrono>
+#include <deque>
 #include <functional>
 #include <memory>
 
 #include "nn/optimizer.h"
+#include "tensor/readback.h"
 #include "unlearn/dataset.h"
 #include "unlearn/objective.h"
 
@@ -51,21 +54,37 @@ public:
 
     std::int64_t steps_per_epoch() const { return steps_per_epoch_; }
     std::int64_t total_steps() const { return steps_per_epoch_ * options_.epochs; }
-    std::int64_t step() const { return step_; }
+    /// Steps that have been finished, and launched.
+    std::int64_t step() const { return launched() - static_cast<std::int64_t>(flying_.size()); }
+    std::int64_t launched() const { return optimizer_.steps(); }
     bool at_epoch_end() const { return step() % steps_per_epoch_ == 0; }
 
     /// Runs the next step. Error, naming step and cure, when loss or gradient stops being finite.
     StepInfo run_step();
 
+    /// run_step() in two halves, for a device that works while the host prepares what comes next: launch_step() queues
+    /// the next step and waits for nothing; finish_step() waits for the oldest one launched, and throws for it.
+    /// A step whose gradient is not finite changes nothing, so those behind it do no harm.
+    void launch_step();
+    StepInfo finish_step();
+
     /// The weights to full precision.
     llama::StateDict masters() const { return optimizer_.masters(); }
 
-    /// Writes the whole state as a folder, whole or not at all.
+    /// Writes the whole state as a folder, whole or not at all; all steps launched must have been finished.
     void save(const fs::path& folder) const;
     /// Restores a saved state. InputError when it belongs to another model or run.
     void load(const fs::path& folder);
 
 private:
+    /// A step that has been launched, and the numbers that will come of it.
+    struct Flying {
+        StepInfo info;
+        std::vector<tensor::Readback> losses;  // of the micro-batches
+        tensor::Readback squares;              // the sum of squares of the gradient
+        std::chrono::steady_clock::time_point start;
+    };
+
     MicroBatch micro_batch(const std::vector<std::int64_t>& order, std::size_t begin, std::size_t end,
                            std::int64_t epoch) const;
     StepTotals totals(const std::vector<std::int64_t>& order, std::size_t begin, std::size_t end,
@@ -87,9 +106,10 @@ private:
     std::int64_t rows_per_epoch_ = 0;
     std::int64_t steps_per_epoch_ = 0;
     std::int64_t warmup_steps_ = 0;
-    std::int64_t step_ = 0;            // taken
     std::vector<std::int64_t> order_;  // of epoch order_epoch_
     std::int64_t order_epoch_ = -1;
+    std::deque<Flying> flying_;
+    std::chrono::steady_clock::time_point finished_;  // the last step
 };
 
 }  // namespace uipe::unlearn

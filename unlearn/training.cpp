@@ -7,6 +7,7 @@
 
 #include "llama/weights.h"
 #include "tensor/base/json.h"
+#include "unlearn/profiling.h"
 #include "unlearn/progress.h"
 #include "unlearn/run_folder.h"
 #include "unlearn/selection.h"
@@ -47,11 +48,11 @@ std::vector<llama::Sequence> read_all(const std::vector<fs::path>& files, const 
 }
 
 LoadedModel starting_model(const TrainingJob& job) {
-    if (!job.model.empty()) return load_model(job.model, job.dtype, true);
+    if (!job.model.empty()) return load_model(job.model, job.dtype, job.device, true);
     LoadedModel out{llama::read_config(job.init), llama::Tokenizer::load(job.tokenizer), nullptr, {}};
     llama::check_tokenizer(out.tokenizer, out.config);
-    out.model =
-        std::make_unique<llama::Llama>(out.config, llama::random_weights(out.config, job.dtype, job.trainer.seed));
+    out.model = std::make_unique<llama::Llama>(
+        out.config, llama::random_weights(out.config, job.dtype, job.trainer.seed, job.device));
     return out;
 }
 
@@ -83,38 +84,14 @@ public:
 
     TrainingResult go() {
         const StopSignals signals;
+        say(tensor::description(job_.device));
         resume();
         if (job_.objective->unlearns && evaluation_ && !fs::exists(folder_->epoch(0) / "TOFU_SUMMARY.json"))
             finish_epoch(0);
-        Progress progress(job_.out.string(), static_cast<double>(trainer_->total_steps()),
-                          static_cast<double>(trainer_->step()));
-        const std::int64_t first = trainer_->step();
         if (job_.trainer.warmup_epochs >= static_cast<double>(job_.trainer.epochs))
             say("note: every step is warm-up, and the first has rate 0; a smaller --warmup-epochs or more epochs move "
                 "more");
-        double tokens = 0;
-        double seconds = 0;
-        while (trainer_->step() < trainer_->total_steps()) {
-            const StepInfo info = trainer_->run_step();
-            folder_->append(info);
-            result_.loss = info.loss;
-            tokens += static_cast<double>(info.tokens);
-            seconds += info.seconds;
-            result_.tokens_per_second = tokens / seconds;
-            progress.update(static_cast<double>(info.step), figures(info));
-            if (trainer_->at_epoch_end()) finish_epoch(info.epoch);
-            const bool asked = stop_asked && info.step < info.steps;  // read once: it may change any time
-            const bool stopping = asked || (job_.stop_after > 0 && info.step - first >= job_.stop_after);
-            const bool due = job_.checkpoint_steps > 0 && info.step % job_.checkpoint_steps == 0;
-            if (stopping || due || trainer_->at_epoch_end()) trainer_->save(folder_->checkpoint());
-            if (asked) throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
-            if (stopping) {
-                if (info.step < info.steps)
-                    say(cat(job_.out.string(), ": stopped after step ", info.step, " of ", info.steps,
-                            "; the same command with --resume goes on"));
-                break;
-            }
-        }
+        if (trainer_->step() < trainer_->total_steps()) take_steps();
         result_.step = trainer_->step();
         result_.steps = trainer_->total_steps();
         if (result_.step == result_.steps) finish();
@@ -122,13 +99,79 @@ public:
     }
 
 private:
+    void take_steps() {
+        first_ = trainer_->step();
+        Progress progress(job_.out.string(), static_cast<double>(trainer_->total_steps()), static_cast<double>(first_));
+        const bool queues = job_.device.kind == tensor::Device::Kind::cuda;
+        for (bool going = true; going;) {
+            if (trainer_->launched() == trainer_->step()) {
+                profile_from_here();
+                trainer_->launch_step();
+            }
+            // The device has the next step to do while the host reads what this one gave.
+            if (queues && !stop_asked && !pauses_after(trainer_->launched())) trainer_->launch_step();
+            const StepInfo info = trainer_->finish_step();
+            note(info, progress);
+            if (trainer_->launched() == trainer_->step()) going = settle(info);
+        }
+        if (!profiling_) return;
+        for (const std::string& line : profiling_->table()) say(line);
+    }
+
+    /// Whether something is to be done between step n and the next.
+    bool pauses_after(std::int64_t n) const {
+        return n == trainer_->total_steps() || n % trainer_->steps_per_epoch() == 0 || checkpoint_due(n) ||
+               (job_.stop_after > 0 && n - first_ >= job_.stop_after) || n == profile_start() ||
+               (job_.profile > 0 && n == profile_start() + job_.profile);
+    }
+    bool checkpoint_due(std::int64_t n) const { return job_.checkpoint_steps > 0 && n % job_.checkpoint_steps == 0; }
+
+    /// A profile leaves out the first two steps, which take memory from the system, unless there are no others.
+    std::int64_t profile_start() const {
+        if (job_.profile < 0) return -1;
+        const std::int64_t left = trainer_->total_steps() - first_;
+        return first_ + ((job_.stop_after > 0 ? std::min(left, job_.stop_after) : left) > 2 ? 2 : 0);
+    }
+
+    void profile_from_here() {
+        if (job_.profile < 0 || trainer_->step() < profile_start()) return;
+        if (!profiling_) profiling_.emplace(job_.profile, job_.dtype, job_.device);
+        if (!profiling_->wanted()) return;
+        resumed_ = trainer_->step();
+        profiling_->resume();
+    }
+
+    void note(const StepInfo& info, Progress& progress) {
+        folder_->append(info);
+        result_.loss = info.loss;
+        tokens_ += static_cast<double>(info.tokens);
+        seconds_ += info.seconds;
+        result_.tokens_per_second = tokens_ / seconds_;
+        progress.update(static_cast<double>(info.step), figures(info));
+    }
+
+    /// What follows a step when no other is in flight: evaluation, checkpoints, stops. Whether the run goes on.
+    bool settle(const StepInfo& info) {
+        if (resumed_ >= 0) profiling_->pause(info.step - resumed_);
+        resumed_ = -1;
+        if (trainer_->at_epoch_end()) finish_epoch(info.epoch);
+        const bool asked = stop_asked && info.step < info.steps;  // read once: it may change any time
+        const bool stopping = asked || (job_.stop_after > 0 && info.step - first_ >= job_.stop_after);
+        if (stopping || checkpoint_due(info.step) || trainer_->at_epoch_end()) trainer_->save(folder_->checkpoint());
+        if (asked) throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
+        if (stopping && info.step < info.steps)
+            say(cat(job_.out.string(), ": stopped after step ", info.step, " of ", info.steps,
+                    "; the same command with --resume goes on"));
+        return !stopping && info.step < info.steps;
+    }
+
     void make_trainer() {
         TrainData data;
         data.rows = read_all(job_.data, start_.tokenizer, job_);
         data.replay = read_all(job_.replay, start_.tokenizer, job_);
         data.retain = read_all(job_.retain, start_.tokenizer, job_);
         if (job_.objective->reference_model || job_.objective->reference_rows)
-            reference_ = load_model(job_.model, job_.dtype, false).model;
+            reference_ = load_model(job_.model, job_.dtype, job_.device, false).model;
         trainer_.emplace(*start_.model, reference_.get(), *job_.objective, std::move(data), job_.trainer);
         if (!job_.objective->reference_model) reference_.reset();  // its numbers per row have been computed
     }
@@ -173,9 +216,7 @@ private:
     }
 
     void write_model_to(const fs::path& path) const {
-        llama::StateDict weights = trainer_->masters();
-        for (auto& [name, w] : weights) w = w.to(job_.save_dtype);
-        llama::write_model(path, start_.config, weights, start_.tokenizer.file());
+        llama::write_model(path, start_.config, trainer_->masters(), start_.tokenizer.file(), job_.save_dtype);
     }
 
     void note_candidate(std::int64_t n, const eval::Scores& scores) {
@@ -238,6 +279,10 @@ private:
     std::optional<Evaluation> evaluation_;
     std::vector<Candidate> candidates_;
     double starting_utility_ = 0;
+    std::int64_t first_ = 0;  // steps before those of this call
+    double tokens_ = 0, seconds_ = 0;
+    std::optional<Profiling> profiling_;
+    std::int64_t resumed_ = -1;  // the steps before those that the profile takes now
     TrainingResult result_;
 };
 

@@ -18,6 +18,7 @@ struct TrainingJob {
     std::string form = "llama2-chat";
     std::int64_t max_length = 512;
     tensor::DType dtype = tensor::DType::f32;
+    tensor::Device device;
     bool recompute = false;
     TrainerOptions trainer;
 
@@ -31,6 +32,7 @@ struct TrainingJob {
     bool overwrite = false;
     std::int64_t checkpoint_steps = 0;  // also within epochs; 0: at their ends
     std::int64_t stop_after = 0;        // steps of this call; 0: all
+    std::int64_t profile = -1;          // steps whose time is taken apart; 0: all; -1: none
 };
 
 struct TrainingResult {

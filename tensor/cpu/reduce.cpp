@@ -42,6 +42,11 @@ void sum(const Tensor& y, const Tensor& x) {
     });
 }
 
+void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate) {
+    if (!accumulate) return cpu::fill(dx, dy.item());
+    cpu::axpby(dx, 1.0, Tensor::full(dx.shape(), accumulator_of(dx.dtype()), dy.item()), 1.0);
+}
+
 void add_squares(const Tensor& y, const Tensor& x) {
     with_float(x.dtype(), [&]<class T>() {
         const T* in = x.data<T>();

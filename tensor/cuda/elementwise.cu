@@ -103,6 +103,14 @@ struct LogSigmoidBackward {
     }
 };
 
+/// One number, which is on the device, for every element.
+template <bool accumulate, class X>
+struct Spread {
+    static constexpr bool reads_y = accumulate;
+    const X* x;
+    __device__ float operator()(float y) const { return accumulate ? y + dev::to_float(*x) : dev::to_float(*x); }
+};
+
 template <class Y, class U, class Z>
 __global__ void extrapolate_kernel(Y* y, const U* u, const Z* z, double alpha, std::int64_t n) {
     const std::int64_t i = index();
@@ -158,6 +166,14 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
         with_flag(accumulate, [&]<bool adds>() {
             map(LogSigmoidBackward<adds>{}, dx.numel(), at<T>(dx), static_cast<const T*>(at<T>(dy)),
                 static_cast<const T*>(at<T>(x)));
+        });
+    });
+}
+
+void sum_backward(const Tensor& dx, const Tensor& dy, bool accumulate) {
+    with_float(dx.dtype(), [&]<class T>() {
+        with_float(dy.dtype(), [&]<class X>() {
+            with_flag(accumulate, [&]<bool adds>() { map(Spread<adds, X>{at<X>(dy)}, dx.numel(), at<T>(dx)); });
         });
     });
 }

@@ -36,11 +36,30 @@ Stream stream();
 /// Waits until all queued work is done.
 void synchronize();
 
-/// Queued copies. Host memory is read before upload() returns, by way of pinned buffers; download() waits.
+/// Queued copies. Host memory is read before upload() returns, by way of pinned buffers; small uploads do not wait for
+/// the queue. download() waits.
 void upload(void* device, const void* host, std::size_t bytes);
 void download(void* host, const void* device, std::size_t bytes);
 void copy_within(void* to, const void* from, std::size_t bytes);
 void set_bytes(void* device, std::uint8_t value, std::size_t bytes);
+
+/// A queued copy of at most 8 bytes to the host, to be read when later work has been queued behind it.
+class Readback {
+public:
+    Readback(const void* device, std::size_t bytes);
+    ~Readback();
+    Readback(const Readback&) = delete;
+    Readback& operator=(const Readback&) = delete;
+    /// The bytes; waits for the copy, and for nothing that was queued after it.
+    const void* wait() const;
+
+private:
+    void* data_ = nullptr;
+    void* event_ = nullptr;
+};
+
+/// How often download(), Readback::wait() and synchronize() have been called: the host's waits for the device.
+std::size_t waits();
 
 /// Seconds on the device between two marks in the queue.
 class Stopwatch {
@@ -58,14 +77,9 @@ private:
     void* events_[2] = {};
 };
 
-/// Names what is queued until its end, for profilers. `name` must outlive the range.
-class Range {
-public:
-    explicit Range(const char* name);
-    ~Range();
-    Range(const Range&) = delete;
-    Range& operator=(const Range&) = delete;
-};
+/// Between them, what is queued has a name for profilers. They nest.
+void push_range(const char* name);
+void pop_range();
 
 /// Memory of the device, from its stream-ordered pool, which keeps what comes back: a block may be given back while
 /// queued work still uses it. Error when there is not enough.

@@ -3,8 +3,11 @@
 
 #include <nvtx3/nvToolsExt.h>
 
+#include <array>
+#include <atomic>
 #include <cstring>
 #include <mutex>
+#include <vector>
 
 #include "tensor/cuda/runtime.h"
 
@@ -50,15 +53,19 @@ public:
     cudaMemPool_t pool = nullptr;
     cudaDeviceProp properties{};
 
-    /// A pinned buffer of at least `bytes` that no queued copy reads any more: there are two, used in turns.
+    std::atomic<std::size_t> waits{0};
+
+    /// A pinned buffer of at least `bytes` that no queued copy reads any more. They are used in turns: two for large
+    /// copies, and for small ones as many as the steps that are queued at once need, or the host would wait for these.
     struct Pinned {
         void* data = nullptr;
         std::size_t size = 0;
         cudaEvent_t done = nullptr;
     };
     Pinned& pinned(std::size_t bytes) {
-        turn_ = 1 - turn_;
-        Pinned& buffer = pinned_[turn_];
+        const bool is_small = bytes <= small;
+        Pinned& buffer = is_small ? small_[turn_small_++ % small_.size()] : large_[turn_large_++ % large_.size()];
+        if (is_small) bytes = small;  // all of one size: making one waits for the device
         check(cudaEventSynchronize(buffer.done));
         if (buffer.size < bytes) {
             if (buffer.data != nullptr) check(cudaFreeHost(buffer.data));
@@ -67,6 +74,31 @@ public:
             buffer.size = bytes;
         }
         return buffer;
+    }
+
+    /// A place that a number can be copied to, and the event that says when it is there.
+    struct Place {
+        void* data = nullptr;
+        cudaEvent_t done = nullptr;
+    };
+    Place take_place() {
+        const std::lock_guard lock(mutex_);
+        if (places_.empty()) {
+            constexpr int count = 64;
+            void* page = nullptr;
+            check(cudaMallocHost(&page, count * sizeof(double)));
+            for (int i = 0; i < count; ++i) {
+                places_.push_back({static_cast<double*>(page) + i, nullptr});
+                check(cudaEventCreateWithFlags(&places_.back().done, cudaEventDisableTiming));
+            }
+        }
+        const Place place = places_.back();
+        places_.pop_back();
+        return place;
+    }
+    void give_place(const Place& place) {
+        const std::lock_guard lock(mutex_);
+        places_.push_back(place);
     }
 
 private:
@@ -78,11 +110,16 @@ private:
         check(cudaDeviceGetDefaultMemPool(&pool, 0));
         std::uint64_t keep_all = UINT64_MAX;
         check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_all));
-        for (Pinned& buffer : pinned_) check(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming));
+        for (Pinned& buffer : small_) check(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming));
+        for (Pinned& buffer : large_) check(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming));
     }
 
-    Pinned pinned_[2];
-    int turn_ = 0;
+    static constexpr std::size_t small = std::size_t{1} << 16;
+    std::array<Pinned, 256> small_;
+    std::array<Pinned, 2> large_;
+    std::size_t turn_small_ = 0, turn_large_ = 0;
+    std::mutex mutex_;
+    std::vector<Place> places_;  // free
 };
 
 Context& context() { return Context::instance(); }
@@ -101,7 +138,11 @@ DeviceMemory device_memory() {
 int multiprocessors() { return context().properties.multiProcessorCount; }
 
 Stream stream() { return context().stream; }
-void synchronize() { check(cudaStreamSynchronize(context().stream)); }
+void synchronize() {
+    ++context().waits;
+    check(cudaStreamSynchronize(context().stream));
+}
+std::size_t waits() { return context().waits; }
 
 void upload(void* device, const void* host, std::size_t bytes) {
     for (std::size_t at = 0; at < bytes; at += most_at_once) {
@@ -132,6 +173,25 @@ void set_bytes(void* device, std::uint8_t value, std::size_t bytes) {
     if (bytes > 0) check(cudaMemsetAsync(device, value, bytes, stream()));
 }
 
+Readback::Readback(const void* device, std::size_t bytes) {
+    require(bytes <= sizeof(double), "a readback of ", bytes, " bytes");
+    const Context::Place place = context().take_place();
+    data_ = place.data;
+    event_ = place.done;
+    check(cudaMemcpyAsync(data_, device, bytes, cudaMemcpyDeviceToHost, stream()));
+    check(cudaEventRecord(place.done, stream()));
+}
+Readback::~Readback() {
+    // Not before the copy has been made: the place goes to another, even when nobody read this one.
+    (void)cudaEventSynchronize(static_cast<cudaEvent_t>(event_));
+    context().give_place({data_, static_cast<cudaEvent_t>(event_)});
+}
+const void* Readback::wait() const {
+    ++context().waits;
+    check(cudaEventSynchronize(static_cast<cudaEvent_t>(event_)));
+    return data_;
+}
+
 Stopwatch::Stopwatch() {
     for (void*& event : events_) {
         cudaEvent_t made = nullptr;
@@ -151,8 +211,8 @@ double Stopwatch::seconds() {
     return ms * 1e-3;
 }
 
-Range::Range(const char* name) { nvtxRangePushA(name); }
-Range::~Range() { nvtxRangePop(); }
+void push_range(const char* name) { nvtxRangePushA(name); }
+void pop_range() { nvtxRangePop(); }
 
 void* take_memory(std::size_t bytes) {
     void* block = nullptr;

@@ -1,6 +1,10 @@
 // runtime.h on the host, for the emulator: memory is the host's, and what is queued is done at once.
 #ifdef UIPE_EMULATED
 
+#include <malloc.h>
+
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -15,13 +19,31 @@ std::string device_name() { return "emulator"; }
 DeviceMemory device_memory() { return {std::size_t{1} << 33, std::size_t{1} << 33}; }
 int multiprocessors() { return 4; }
 
+namespace {
+std::atomic<std::size_t> waits_done{0};
+}  // namespace
+
 Stream stream() { return nullptr; }
-void synchronize() {}
+void synchronize() { ++waits_done; }
+std::size_t waits() { return waits_done; }
 
 void upload(void* device, const void* host, std::size_t bytes) { std::memcpy(device, host, bytes); }
-void download(void* host, const void* device, std::size_t bytes) { std::memcpy(host, device, bytes); }
+void download(void* host, const void* device, std::size_t bytes) {
+    ++waits_done;
+    std::memcpy(host, device, bytes);
+}
 void copy_within(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 void set_bytes(void* device, std::uint8_t value, std::size_t bytes) { std::memset(device, value, bytes); }
+
+Readback::Readback(const void* device, std::size_t bytes) : data_(new double(0.0)) {
+    require(bytes <= sizeof(double), "a readback of ", bytes, " bytes");
+    std::memcpy(data_, device, bytes);
+}
+Readback::~Readback() { delete static_cast<double*>(data_); }
+const void* Readback::wait() const {
+    ++waits_done;
+    return data_;
+}
 
 namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -35,19 +57,29 @@ void Stopwatch::start() { *static_cast<double*>(events_[0]) = now(); }
 void Stopwatch::stop() { *static_cast<double*>(events_[1]) = now(); }
 double Stopwatch::seconds() { return *static_cast<double*>(events_[1]) - *static_cast<double*>(events_[0]); }
 
-Range::Range(const char* /*name*/) {}
-Range::~Range() = default;
+void push_range(const char* /*name*/) {}
+void pop_range() {}
+
+// The pool is counted as if it grew to what was ever in use at once, and no further.
+namespace {
+std::atomic<std::size_t> in_use{0};
+std::atomic<std::size_t> pool{0};
+}  // namespace
 
 // Exactly the bytes asked for, so that AddressSanitizer sees what lies beyond them.
 void* take_memory(std::size_t bytes) {
     void* block = nullptr;
     require(::posix_memalign(&block, 256, bytes == 0 ? 1 : bytes) == 0, "out of memory: ", bytes, " bytes asked");
     std::memset(block, emulator::options().poison, bytes);
+    pool = std::max<std::size_t>(pool, in_use += ::malloc_usable_size(block));
     return block;
 }
-void give_memory(void* block) { std::free(block); }
-std::size_t pool_size() { return 0; }
-void trim_pool() {}
+void give_memory(void* block) {
+    in_use -= ::malloc_usable_size(block);
+    std::free(block);
+}
+std::size_t pool_size() { return pool; }
+void trim_pool() { pool = in_use.load(); }
 
 }  // namespace uipe::tensor::cuda
 

@@ -17,6 +17,7 @@ protected:
         }
     }
 
+    Device cuda() const { return cuda_; }
     Tensor on(const Tensor& t) const { return t.defined() ? t.to(cuda_) : t; }
 
 private:

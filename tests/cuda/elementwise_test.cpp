@@ -80,6 +80,20 @@ TEST_P(CudaElementwise, LogSigmoid) {
             }
 }
 
+TEST_P(CudaElementwise, SumBackward) {
+    for (const std::int64_t n : sizes)
+        for (const DType from : {DType::f32, DType::bf16})
+            for (const bool accumulate : {false, true}) {
+                const Tensor dy = normal({1}, from);
+                const Tensor dx = output({n}, GetParam(), accumulate);
+                const Tensor got = on(dx);
+                const Tensor want = wide(dx);
+                sum_backward(got, on(dy), accumulate);
+                sum_backward(want, wide(dy), accumulate);
+                expect_elements(got, want, 1.0);
+            }
+}
+
 TEST_P(CudaElementwise, ExtrapolationEndsExactlyAtItsTwoModels) {
     for (const std::int64_t n : sizes) {
         const Tensor u = normal({n}, GetParam());

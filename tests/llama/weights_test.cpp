@@ -46,7 +46,7 @@ TEST(Weights, ComeBackFromShards) {
     const TemporaryFolder folder;
     const Config config = small_config();
     const StateDict weights = random_weights(config);
-    write_model(folder / "m", config, weights, {}, 2000);
+    write_model(folder / "m", config, weights, {}, {}, 2000);
     EXPECT_FALSE(fs::exists(folder / "m" / "model.safetensors"));
     const Json index = read_json(folder / "m" / "model.safetensors.index.json");
     EXPECT_EQ(index["metadata"]["total_size"], parameter_count(config) * 4);
@@ -129,7 +129,7 @@ TEST(Weights, ATiedModelMayCarryItsHeadButNotAnother) {
 TEST(Weights, RefusesAnIndexThatLies) {
     const TemporaryFolder folder;
     const Config config = small_config();
-    write_model(folder / "m", config, random_weights(config), {}, 2000);
+    write_model(folder / "m", config, random_weights(config), {}, {}, 2000);
     const fs::path path = folder / "m" / "model.safetensors.index.json";
     const Json index = read_json(path);
     const auto fault_of = [&](const Json& file) {

@@ -79,6 +79,21 @@ TEST_P(Reduce, SegmentSumBackwardSpreadsTheGradientOverItsRows) {
     }
 }
 
+TEST_P(Reduce, SumBackwardSpreadsOneNumberOverAllElements) {
+    for (const DType from : {GetParam(), DType::f32})
+        for (const bool accumulate : {false, true})
+            for (const std::int64_t n : {0, 1, 17, 4097}) {
+                const Tensor dy = normal({1}, from);
+                const Tensor dx = output({n}, GetParam(), accumulate);
+                std::vector<Want> want(static_cast<std::size_t>(n));
+                for (Want& w : want) w.add(values(dy)[0]);
+                if (accumulate) add_before(want, dx);
+                sum_backward(dx, dy, accumulate);
+                expect_near(dx, want, 1);
+            }
+    EXPECT_THROW(sum_backward(normal({2}, GetParam()), normal({2}, GetParam()), false), Error);
+}
+
 TEST_P(Reduce, GivesTheSameBitsForAnyThreads) {
     const Tensor x = normal({70001}, GetParam());
     std::vector<double> squares;

@@ -59,7 +59,7 @@ std::vector<std::string> with_config_file(std::vector<std::string> arguments, co
     if (file.empty()) return arguments;
     const Json config = read_json(file);
     require_input(config.is_object(), file, ": must hold a JSON object of options");
-    const std::set<std::string> not_options{"command", "help", "config", "resume", "overwrite"};
+    const std::set<std::string> not_options{"command", "help", "config", "resume", "overwrite", "device_name"};
     for (const auto& [key, value] : config.items())
         if (!not_options.contains(key)) append_option(arguments, command, key, value, file);
     return arguments;
@@ -110,12 +110,14 @@ tensor::DType Common::type() const {
     return tensor::DType::f32;
 }
 
+tensor::Device Common::where() const { return tensor::device_named(device); }
+
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what,
                       const std::shared_ptr<Common>& common, const std::function<Json(const CLI::App&)>& run) {
     CLI::App* command = app.add_subcommand(name, what);
     command->option_defaults()->always_capture_default();
     const std::string group = "Common options";
-    command->add_option("--device", common->device, "Where to compute: cpu")->group(group);
+    command->add_option("--device", common->device, "Where to compute: cpu or cuda")->group(group);
     command->add_option("--dtype", common->dtype, "Weights and activations: f32 or bf16 (masters stay f32)")
         ->group(group);
     command->add_option("--seed", common->seed, "Seed of every random number")->group(group);
@@ -123,7 +125,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
     command->add_flag("--json", common->json, "Print the result as JSON on standard output")->group(group);
     command->add_option("--config", common->config, "JSON file of options; flags override it")->group(group);
     command->callback([command, common, run] {
-        require_input(common->device == "cpu", "--device ", common->device, ": this build has only cpu");
+        common->where();
         require_input(common->threads >= 0 && common->threads <= 1024, "--threads must be between 0 and 1024");
         common->type();
         tensor::set_num_threads(common->threads);
@@ -143,8 +145,10 @@ Json config_of(const CLI::App& command) {
         if (name.empty() || name == "help") continue;
         for (char& c : name)
             if (c == '-') c = '_';
-        if (option->get_expected_min() == 0) {  // a flag
-            out[name] = option->count() > 0;
+        if (option->get_expected_min() == 0 && option->count() == 0) {
+            out[name] = false;
+        } else if (option->get_expected_max() == 0) {  // a flag
+            out[name] = true;
         } else if (name == "threads") {
             out[name] = tensor::num_threads();  // as resolved: oneDNN's sums may depend on it
         } else if (option->get_expected_max() > 1) {

@@ -21,6 +21,7 @@ struct Common {
     std::string config;
 
     tensor::DType type() const;
+    tensor::Device where() const;
 };
 
 /// Adds a command with the common options. `run` is called after a successful parse; it returns the JSON result that

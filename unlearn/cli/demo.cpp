@@ -51,7 +51,7 @@ private:
 
     void command(Words words) const {
         words.insert(words.end(), {"--seed", std::to_string(common_.seed), "--threads", std::to_string(common_.threads),
-                                   "--dtype", common_.dtype});
+                                   "--dtype", common_.dtype, "--device", common_.device});
         std::string line = "$ uipe";
         for (const std::string& word : words) line += " " + word;
         say("\n" + line);

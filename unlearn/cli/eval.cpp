@@ -52,7 +52,8 @@ void add_eval(CLI::App& app) {
                         require_free(a->out, a->overwrite, "TOFU_EVAL.json");
                         require_only_logs(a->out);
                         const Evaluation evaluation(a->evaluation);
-                        const LoadedModel model = load_model(a->model, common->type(), false);
+                        say(tensor::description(common->where()));
+                        const LoadedModel model = load_model(a->model, common->type(), common->where(), false);
                         const eval::EvalLog log = evaluation.run(*model.model, model.tokenizer, "evaluation");
                         write_folder(a->out, [&](const fs::path& temporary) { evaluation.write(temporary, log); });
                         const eval::Scores scores = evaluation.score(log);
@@ -113,7 +114,7 @@ void add_logprobs(CLI::App& app) {
     CLI::App* c =
         add_command(app, "logprobs", "Log-probabilities of answers, row by row", common, [a, common](const CLI::App&) {
             require_input(a->max_length >= 2, "--max-length must be at least 2");
-            const LoadedModel model = load_model(a->model, common->type(), false);
+            const LoadedModel model = load_model(a->model, common->type(), common->where(), false);
             const auto sequences =
                 read_sequences(a->qa, model.tokenizer, llama::prompt_template(a->form), a->max_length);
             Progress progress("log-probabilities", static_cast<double>(sequences.size()));

@@ -80,7 +80,7 @@ void read_run(Arguments& a, const CLI::App& given) {
 
 class Extrapolation {
 public:
-    Extrapolation(const Arguments& a, const Common& common) : a_(a), dtype_(common.type()) {
+    Extrapolation(const Arguments& a, const Common& common) : a_(a), dtype_(common.type()), device_(common.where()) {
         config_ = llama::read_config(a.unlearned);
         unlearned_ = load_weights(a.unlearned, config_);
         initial_ = load_weights(a.base, llama::read_config(a.base));
@@ -129,9 +129,8 @@ public:
 
 private:
     eval::EvalLog evaluate(const llama::StateDict& weights, const std::string& label) const {
-        llama::StateDict computed;
-        for (const auto& [name, w] : weights) computed[name] = w.to(dtype_);
-        return evaluation_->run(llama::Llama(config_, computed), llama::Tokenizer::load(a_.unlearned), label);
+        const llama::Llama model(config_, llama::moved_weights(weights, dtype_, device_));
+        return evaluation_->run(model, llama::Tokenizer::load(a_.unlearned), label);
     }
 
     void warn_about_bf16() const {
@@ -153,6 +152,7 @@ private:
 
     const Arguments& a_;
     tensor::DType dtype_;
+    tensor::Device device_;  // of evaluations; the sum itself waits for files, and stays with them on the CPU
     llama::Config config_;
     llama::StateDict unlearned_, initial_;
     std::optional<Evaluation> evaluation_;

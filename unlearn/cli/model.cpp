@@ -30,15 +30,15 @@ Json convert(const ConvertArguments& a) {
         llama::check_finite(weights, a.from.string());
     }
     if (!tokenizer.empty()) llama::check_tokenizer(llama::Tokenizer::load(tokenizer), config);
+    std::optional<tensor::DType> dtype;
     if (a.save_dtype != "as is") {
         require_input(a.save_dtype == "f32" || a.save_dtype == "bf16", "unknown --save-dtype '", a.save_dtype,
                       "'; known: f32, bf16");
-        const auto dtype = a.save_dtype == "bf16" ? tensor::DType::bf16 : tensor::DType::f32;
-        for (auto& [name, w] : weights) w = w.to(dtype);
+        dtype = a.save_dtype == "bf16" ? tensor::DType::bf16 : tensor::DType::f32;
     }
     require_input(a.shard_gb > 0 && a.shard_gb < 1e6, "--shard-gb must be positive");
     require_input(!fs::exists(a.to) || fs::is_empty(a.to), a.to.string(), ": exists already; choose another folder");
-    llama::write_model(a.to, config, weights, tokenizer, static_cast<std::int64_t>(a.shard_gb * 1e9));
+    llama::write_model(a.to, config, weights, tokenizer, dtype, static_cast<std::int64_t>(a.shard_gb * 1e9));
     return Json{{"out", a.to.string()}, {"parameters", llama::parameter_count(config)}};
 }
 

@@ -28,7 +28,7 @@ Json generate(const GenerateArguments& a, const Common& common) {
                   "--temperature must be 0 (greedy) or more");
     require_input(given.top_p > 0 && given.top_p <= 1, "--top-p must be above 0 and at most 1");
     require_input(given.top_k >= 0, "--top-k must not be negative");
-    const LoadedModel model = load_model(a.model, common.type(), false);
+    const LoadedModel model = load_model(a.model, common.type(), common.where(), false);
     const std::string text = a.question.empty() ? a.prompt : llama::prompt_template(a.form).prompt(a.question);
     std::vector<std::int32_t> ids = model.tokenizer.encode(text);
     ids.insert(ids.begin(), model.tokenizer.bos_id());

@@ -55,6 +55,9 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
     c.add_option("--eval-every", job.eval_every, "Evaluate after every so many epochs; 0: after the last")
         ->group("Evaluation");
     add_evaluation_options(c, job.evaluation);
+    c.add_option("--profile", job.profile, "Print where the time of all steps goes at the end, or of so many")
+        ->expected(0, 1)
+        ->default_str("0");
     const std::string group = "Stopping and resuming";
     c.add_flag("--resume", job.resume, "Go on with the run in --out")->group(group);
     c.add_flag("--overwrite", job.overwrite, "Replace the run in --out")->group(group);
@@ -78,6 +81,7 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     require_at_least("--max-length", static_cast<double>(a.job.max_length), 2);
     require_at_least("--eval-every", static_cast<double>(a.job.eval_every), 0);
     require_at_least("--checkpoint-steps", static_cast<double>(a.job.checkpoint_steps), 0);
+    require_at_least("--profile", static_cast<double>(a.job.profile), -1);
     require_at_least("--stop-after", static_cast<double>(a.job.stop_after), 0);
     for (const double beta : {t.adamw.beta1, t.adamw.beta2})
         require_input(beta >= 0 && beta < 1, "--adam-beta1 and --adam-beta2 must be in [0, 1), not ", beta);
@@ -85,9 +89,17 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     t.shuffle = !a.no_shuffle;
     t.seed = common.seed;
     a.job.dtype = common.type();
+    a.job.device = common.where();
     a.job.save_dtype = dtype_named("--save-dtype", a.save_dtype);
     a.job.evaluation.form = a.job.form;
     if (a.no_eval) a.job.evaluation.tofu.clear();
+}
+
+/// Every value of the run, and what it runs on.
+std::string config_text(const CLI::App& command, const TrainingJob& job) {
+    Json config = config_of(command);
+    config["device_name"] = tensor::description(job.device);
+    return config.dump();
 }
 
 Json result_json(const TrainingJob& job, const TrainingResult& r) {
@@ -126,7 +138,7 @@ void add_train(CLI::App& app) {
             require_input(a->job.model.empty() != a->job.init.empty(), "give either --model DIR or --init config.json");
             require_input(a->job.init.empty() || !a->job.tokenizer.empty(), "--init needs --tokenizer FILE");
             a->job.save_all = a->save_epochs;
-            return result_json(a->job, run_training(a->job, config_of(self).dump()));
+            return result_json(a->job, run_training(a->job, config_text(self, a->job)));
         });
     c->add_option("--model", a->job.model, "Model folder to start from");
     c->add_option("--init", a->job.init, "config.json of a model with fresh weights");
@@ -162,7 +174,7 @@ void add_unlearn(CLI::App& app) {
                 job.retain = {eval::set_file(tofu, retain_of(job.evaluation.split))};
             }
             job.save_all = !a->save_last;
-            return result_json(job, run_training(job, config_of(self).dump()));
+            return result_json(job, run_training(job, config_text(self, job)));
         });
     std::string methods;
     std::string formulas = "Methods:\n";

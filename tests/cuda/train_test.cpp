@@ -1,0 +1,175 @@
+// Training on the device: the curve of the CPU, no waits and no new memory within a step, the same bits after a stop;
+// and a whole unlearning run with its evaluation.
+#include "llama/weights.h"
+#include "tensor/allocator.h"
+#include "tensor/cuda/runtime.h"
+#include "tests/cuda/cuda_test.h"
+#include "tests/llama/models.h"
+#include "tests/unlearn/program.h"
+#include "unlearn/trainer.h"
+
+namespace uipe::unlearn {
+namespace {
+
+using llama::TemporaryFolder;
+using tensor::Device;
+using tensor::DType;
+
+TrainData data() {
+    const llama::Config config = llama::small_config();
+    return {llama::random_sequences(config, {9, 12, 5, 17, 8, 21, 3, 6}), {}, llama::random_sequences(config, {7, 15})};
+}
+
+/// Epochs of one step, all alike.
+TrainerOptions options(std::int64_t epochs) {
+    TrainerOptions o;
+    o.epochs = epochs;
+    o.micro_batch = 3;
+    o.lr = 1e-3;
+    o.schedule = nn::Schedule::constant;
+    o.warmup_epochs = 2.0;
+    o.shuffle = false;
+    return o;
+}
+
+llama::Llama model_on(Device device, DType dtype = DType::f32, std::uint64_t seed = 1) {
+    const llama::Config config = llama::small_config();
+    return {config, llama::own_weights(llama::lively_weights(config, dtype, seed), dtype, device)};
+}
+
+std::vector<StepInfo> run(Trainer& trainer) {
+    std::vector<StepInfo> out;
+    while (trainer.step() < trainer.total_steps()) out.push_back(trainer.run_step());
+    return out;
+}
+
+using CudaTraining = tensor::test::Cuda;
+
+TEST_F(CudaTraining, TwentyStepsAreTheCpus) {
+    llama::Llama here = model_on({});
+    llama::Llama there = model_on(cuda());
+    Trainer cpu(here, nullptr, fine_tuning(), data(), options(20));
+    Trainer gpu(there, nullptr, fine_tuning(), data(), options(20));
+    const std::vector<StepInfo> want = run(cpu);
+    const std::vector<StepInfo> got = run(gpu);
+    ASSERT_EQ(got.size(), 20U);
+    EXPECT_LT(want.back().loss, 0.9 * want.front().loss) << "nothing was learned";
+    for (std::size_t i = 0; i < got.size(); ++i) {
+        // f32 sums in another order: a few hundred of its eps, for AdamW's first steps are signs of gradients.
+        EXPECT_NEAR(got[i].loss, want[i].loss, 1e-5 * want[i].loss) << "step " << i + 1;
+        EXPECT_NEAR(got[i].grad_norm, want[i].grad_norm, 1e-3 * want[i].grad_norm) << "step " << i + 1;
+        EXPECT_EQ(got[i].tokens, want[i].tokens);
+        EXPECT_EQ(got[i].lr, want[i].lr);
+    }
+}
+
+TEST_F(CudaTraining, AStepIsLaunchedWithoutAWaitAndTakesNoNewMemoryAfterTheSecond) {
+    for (const char* name : {"grad_diff", "kl_min", "npo_rt"}) {
+        SCOPED_TRACE(name);
+        llama::Llama model = model_on(cuda(), DType::bf16);
+        const llama::Llama reference = model_on(cuda(), DType::bf16, 2);
+        TrainerOptions o = options(6);
+        o.batch_size = 8;
+        Trainer trainer(model, &reference, unlearning_objective(name), data(), o);
+        trainer.run_step();
+        trainer.run_step();
+        const std::size_t allocations = tensor::memory_stats(cuda()).allocations;
+        trainer.launch_step();
+        trainer.finish_step();
+        const std::size_t waits = tensor::cuda::waits();
+        trainer.launch_step();
+        EXPECT_EQ(tensor::cuda::waits(), waits);
+        EXPECT_EQ(trainer.launched() - trainer.step(), 1);
+        trainer.finish_step();
+        EXPECT_GT(tensor::cuda::waits(), waits);
+        EXPECT_EQ(tensor::memory_stats(cuda()).allocations, allocations);
+    }
+}
+
+TEST_F(CudaTraining, StepsInFlightGiveTheBitsOfStepsOneByOne) {
+    llama::Llama a = model_on(cuda());
+    llama::Llama b = model_on(cuda());
+    Trainer one_by_one(a, nullptr, fine_tuning(), data(), options(4));
+    Trainer ahead(b, nullptr, fine_tuning(), data(), options(4));
+    const std::vector<StepInfo> want = run(one_by_one);
+    ahead.launch_step();
+    for (const StepInfo& expected : want) {
+        if (ahead.launched() < ahead.total_steps()) ahead.launch_step();
+        const StepInfo info = ahead.finish_step();
+        EXPECT_EQ(info.step, expected.step);
+        EXPECT_EQ(info.loss, expected.loss);
+        EXPECT_EQ(info.grad_norm, expected.grad_norm);
+        EXPECT_EQ(info.tokens, expected.tokens);
+    }
+    for (const auto& [name, w] : b.weights())
+        EXPECT_TRUE(test::same_bits(w.to(Device{}), a.weights().at(name).to(Device{}))) << name;
+}
+
+TEST_F(CudaTraining, AStepThatIsNotFiniteIsNamedWhenAnotherIsBehindIt) {
+    llama::Llama model = model_on(cuda());
+    TrainerOptions o = options(5);
+    o.lr = 1e30;
+    o.warmup_epochs = 0.0;
+    Trainer trainer(model, nullptr, fine_tuning(), data(), o);
+    trainer.run_step();
+    trainer.launch_step();
+    trainer.launch_step();
+    EXPECT_SAYS(llama::message_of<Error>([&] { trainer.finish_step(); }), "step 2:");
+    EXPECT_EQ(trainer.step(), 1);
+}
+
+TEST_F(CudaTraining, AResumedRunIsTheUninterruptedOneBitForBit) {
+    const TemporaryFolder folder;
+    llama::Llama straight = model_on(cuda(), DType::bf16);
+    Trainer whole(straight, nullptr, fine_tuning(), data(), options(4));
+    const std::vector<StepInfo> want = run(whole);
+    llama::Llama begun = model_on(cuda(), DType::bf16);
+    Trainer first(begun, nullptr, fine_tuning(), data(), options(4));
+    first.run_step();
+    first.launch_step();
+    EXPECT_SAYS(llama::message_of<Error>([&] { first.save(folder / "checkpoint"); }), "not finished");
+    first.finish_step();
+    first.save(folder / "checkpoint");
+    llama::Llama other = model_on(cuda(), DType::bf16, 9);
+    Trainer second(other, nullptr, fine_tuning(), data(), options(4));
+    second.load(folder / "checkpoint");
+    const std::vector<StepInfo> got = run(second);
+    ASSERT_EQ(got.size(), 2U);
+    for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(got[i].loss, want[i + 2].loss);
+    for (const auto& [name, w] : other.weights())
+        EXPECT_TRUE(test::same_bits(w.to(Device{}), straight.weights().at(name).to(Device{}))) << name;
+}
+
+using CudaProgram = tensor::test::Cuda;
+
+TEST_F(CudaProgram, UnlearningWithEvaluationIsTheCpus) {
+    using namespace testing;
+    const Words command = Words{"unlearn", "--model",     "base/model",   "--method", "npo_rt", "--beta",
+                                "1",       "--lr",        "1e-3",         "--epochs", "1",      "--batch-size",
+                                "8",       "--save-last", "--retain-log", "retain",   "--json"} +
+                          evaluation();
+    const Json here = must(command + Words{"--out", "npo_cpu"}).json();
+    const Result there = must(command + Words{"--out", "npo_cuda", "--device", "cuda", "--profile", "1"});
+    EXPECT_SAYS(there.err, tensor::description(cuda()));
+    EXPECT_SAYS(there.err, "matmul");
+    const Json scores = there.json()["scores"];
+    ASSERT_FALSE(scores.empty());
+    EXPECT_EQ(read_json(playground() / "npo_cuda/config.json")["device_name"], tensor::description(cuda()));
+    for (const auto& [name, value] : here["scores"].items()) {
+        // Probabilities follow the weights, which f32 steps move to a few eps apart. ROUGE counts words, and one token
+        // that flips in a near tie changes a row of few; forget quality is a rank statistic of few rows.
+        const bool counts = name.find("ROUGE") != std::string::npos || name == "model_utility" ||
+                            name == "forget_quality" || name == "exact_match";
+        EXPECT_NEAR(scores[name].get<double>(), value.get<double>(), counts ? 0.05 : 1e-3 + 1e-3 * value.get<double>())
+            << name;
+    }
+    const std::vector<Json> want = metrics_of("npo_cpu");
+    const std::vector<Json> got = metrics_of("npo_cuda");
+    ASSERT_EQ(got.size(), want.size());
+    for (std::size_t i = 0; i < want.size(); ++i)
+        EXPECT_NEAR(got[i]["loss"].get<double>(), want[i]["loss"].get<double>(),
+                    1e-4 * std::abs(want[i]["loss"].get<double>()));
+}
+
+}  // namespace
+}  // namespace uipe::unlearn
