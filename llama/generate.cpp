@@ -143,7 +143,7 @@ private:
     }
 
     void pick(std::size_t first, const Tensor& hidden, Decoder& decoder) {
-        if (options_.temperature > 0.0) return draw(first, decoder.logits(hidden).to(DType::f32));
+        if (options_.temperature > 0.0) return draw(first, decoder.logits(hidden).to(DType::f32).to(tensor::Device{}));
         const Tensor ids = decoder.likeliest(hidden);
         for (std::size_t i = first; i < rows_.size(); ++i) rows_[i].last = ids.data<std::int32_t>()[i - first];
     }

@@ -1,13 +1,13 @@
 // runtime.h on the host, for the emulator: memory is the host's, and what is queued is done at once.
 #ifdef UIPE_EMULATED
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
+#include <unordered_map>
 
 #include "tensor/cuda/device/emulator.h"
 #include "tensor/cuda/runtime.h"
@@ -60,10 +60,19 @@ double Stopwatch::seconds() { return *static_cast<double*>(events_[1]) - *static
 void push_range(const char* /*name*/) {}
 void pop_range() {}
 
-// The pool is counted as if it grew to what was ever in use at once, and no further.
 namespace {
-std::atomic<std::size_t> in_use{0};
-std::atomic<std::size_t> pool{0};
+
+/// What is in use; the pool is counted as if it grew to the most that ever was, and no further.
+struct Pool {
+    std::mutex mutex;
+    std::unordered_map<void*, std::size_t> blocks;
+    std::size_t in_use = 0, size = 0;
+};
+Pool& pool() {
+    static auto* instance = new Pool;  // never destroyed: tensors in static storage may outlive it
+    return *instance;
+}
+
 }  // namespace
 
 // Exactly the bytes asked for, so that AddressSanitizer sees what lies beyond them.
@@ -71,15 +80,30 @@ void* take_memory(std::size_t bytes) {
     void* block = nullptr;
     require(::posix_memalign(&block, 256, bytes == 0 ? 1 : bytes) == 0, "out of memory: ", bytes, " bytes asked");
     std::memset(block, emulator::options().poison, bytes);
-    pool = std::max<std::size_t>(pool, in_use += ::malloc_usable_size(block));
+    Pool& p = pool();
+    const std::lock_guard lock(p.mutex);
+    p.blocks[block] = bytes;
+    p.in_use += bytes;
+    p.size = std::max(p.size, p.in_use);
     return block;
 }
 void give_memory(void* block) {
-    in_use -= ::malloc_usable_size(block);
+    {
+        Pool& p = pool();
+        const std::lock_guard lock(p.mutex);
+        p.in_use -= p.blocks.at(block);
+        p.blocks.erase(block);
+    }
     std::free(block);
 }
-std::size_t pool_size() { return pool; }
-void trim_pool() { pool = in_use.load(); }
+std::size_t pool_size() {
+    const std::lock_guard lock(pool().mutex);
+    return pool().size;
+}
+void trim_pool() {
+    const std::lock_guard lock(pool().mutex);
+    pool().size = pool().in_use;
+}
 
 }  // namespace uipe::tensor::cuda
 

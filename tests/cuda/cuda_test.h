@@ -26,8 +26,9 @@ private:
 
 /// The same tests in f32 and in bf16.
 class CudaFloats : public Cuda, public ::testing::WithParamInterface<DType> {};
-#define UIPE_CUDA_FLOATS(Suite) \
-    INSTANTIATE_TEST_SUITE_P(Types, Suite, ::testing::Values(DType::f32, DType::bf16), type_name)
+#define UIPE_CUDA_FLOATS(Suite)                                                                                        \
+    INSTANTIATE_TEST_SUITE_P(Types, Suite, ::testing::Values(::uipe::tensor::DType::f32, ::uipe::tensor::DType::bf16), \
+                             ::uipe::tensor::test::type_name)
 
 inline Tensor wide(const Tensor& t) { return t.defined() && t.dtype() != DType::i32 ? t.to(DType::f64) : t; }
 
