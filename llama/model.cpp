@@ -5,18 +5,7 @@
 
 namespace uipe::llama {
 
-namespace {
-
-/// The cache row of every token of a packed batch.
-std::vector<std::int32_t> slot_of_each_row(const Batch& batch, const std::vector<std::int32_t>& slots) {
-    const std::int32_t* cu = batch.cu_seqlens.data<std::int32_t>();
-    std::vector<std::int32_t> out;
-    for (std::size_t b = 0; b < slots.size(); ++b)
-        out.insert(out.end(), static_cast<std::size_t>(cu[b + 1] - cu[b]), slots[b]);
-    return out;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_t seed, tensor::Device device) {
     StateDict weights;
@@ -44,16 +33,6 @@ StateDict own_weights(const StateDict& weights, tensor::DType dtype, tensor::Dev
     for (auto& [name, w] : out)
         if (w.raw() == weights.at(name).raw()) w = w.clone();
     return out;
-}
-
-KvCache::KvCache(const Config& config, std::int64_t slots, std::int64_t most, tensor::DType dtype,
-                 tensor::Device device)
-    : capacity(most) {
-    const tensor::Shape shape{slots, capacity, config.num_kv_heads * config.head_dim};
-    for (std::int64_t l = 0; l < config.num_layers; ++l) {
-        keys.push_back(tensor::Tensor::empty(shape, dtype, device));
-        values.push_back(tensor::Tensor::empty(shape, dtype, device));
-    }
 }
 
 Llama::Llama(const Config& config, const StateDict& weights) : config_(config) {
@@ -102,9 +81,9 @@ void Llama::collect(const std::string& prefix, nn::Parameters& out) const {
 
 const Variable& Llama::head() const { return head_ ? head_->weight() : embedding_->weight(); }
 
-Variable Llama::Block::operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const {
+Variable Llama::Block::operator()(const Variable& x, const nn::Packing& packing) const {
     const tensor::Range range(name.c_str());
-    const Variable middle = autograd::add(x, attention(attention_norm(x), packing, cache));
+    const Variable middle = autograd::add(x, attention(attention_norm(x), packing));
     return autograd::add(middle, mlp(mlp_norm(middle)));
 }
 
@@ -112,7 +91,7 @@ Variable Llama::hidden(const Batch& batch) const {
     const nn::Packing packing{batch.positions, batch.cu_seqlens, batch.key_rows, batch.cu_keys};
     Variable x = (*embedding_)(batch.tokens);
     for (const Block& block : blocks_) {
-        const auto run = [&block, packing](const Variable& in) { return block(in, packing, nullptr); };
+        const auto run = [&block, packing](const Variable& in) { return block(in, packing); };
         x = recompute_ ? autograd::checkpoint(run, x) : run(x);
     }
     return (*norm_)(x);
@@ -120,29 +99,6 @@ Variable Llama::hidden(const Batch& batch) const {
 
 Variable Llama::logprob(const Batch& batch) const {
     return autograd::token_logprob(hidden(batch), head(), batch.targets);
-}
-
-tensor::Tensor Llama::cached(const tensor::Tensor& tokens, const nn::Packing& packing, const tensor::Tensor& slots,
-                             const tensor::Tensor& lengths, KvCache& cache) const {
-    const autograd::NoGrad guard;
-    Variable x = (*embedding_)(tokens);
-    for (std::size_t l = 0; l < blocks_.size(); ++l) {
-        const nn::CacheView view{cache.keys[l], cache.values[l], slots, lengths};
-        x = blocks_[l](x, packing, &view);
-    }
-    return (*norm_)(x).value();
-}
-
-tensor::Tensor Llama::prefill(const Batch& batch, const std::vector<std::int32_t>& slots, KvCache& cache) const {
-    const tensor::Tensor rows = tensor::Tensor::from(slot_of_each_row(batch, slots));
-    return cached(batch.tokens, {batch.positions, batch.cu_seqlens}, rows, {}, cache);
-}
-
-tensor::Tensor Llama::decode(const tensor::Tensor& tokens, const tensor::Tensor& positions, const tensor::Tensor& slots,
-                             KvCache& cache) const {
-    std::vector<std::int32_t> lengths = positions.to_vector<std::int32_t>();
-    for (std::int32_t& n : lengths) ++n;
-    return cached(tokens, {positions, {}}, slots, tensor::Tensor::from(lengths), cache);
 }
 
 }  // namespace uipe::llama

@@ -23,14 +23,6 @@ StateDict moved_weights(const StateDict& weights, tensor::DType dtype, tensor::D
 /// A private copy of `weights` in `dtype` on `device`, for training.
 StateDict own_weights(const StateDict& weights, tensor::DType dtype, tensor::Device device = {});
 
-/// Keys and values of every layer for `slots` sequences of at most `capacity` tokens, where the model is.
-struct KvCache {
-    KvCache(const Config& config, std::int64_t slots, std::int64_t capacity, tensor::DType dtype,
-            tensor::Device device = {});
-    std::vector<tensor::Tensor> keys, values;  // L of [slots, capacity, K*D]
-    std::int64_t capacity;
-};
-
 class Llama : public nn::Module {
 public:
     /// A model of the given weights, all of one type, which it shares: training changes them in place.
@@ -54,12 +46,6 @@ public:
     /// When on, the backward pass recomputes each block from its input: memory for L inputs and one block.
     void set_recompute(bool on) { recompute_ = on; }
 
-    /// hidden(batch), also writing keys and values of sequence b to cache row slots[b] (no gradient).
-    tensor::Tensor prefill(const Batch& batch, const std::vector<std::int32_t>& slots, KvCache& cache) const;
-    /// Hidden states [n,C] of one new token for each of n cache rows, at positions[i] (no gradient).
-    tensor::Tensor decode(const tensor::Tensor& tokens, const tensor::Tensor& positions, const tensor::Tensor& slots,
-                          KvCache& cache) const;
-
 private:
     struct Block {
         nn::RmsNorm attention_norm;
@@ -69,11 +55,8 @@ private:
 
         std::string name;  // for profilers
 
-        Variable operator()(const Variable& x, const nn::Packing& packing, const nn::CacheView* cache) const;
+        Variable operator()(const Variable& x, const nn::Packing& packing) const;
     };
-    /// Hidden states of `tokens`, whose keys and values go to `slots` of the cache (nn::CacheView says what they see).
-    tensor::Tensor cached(const tensor::Tensor& tokens, const nn::Packing& packing, const tensor::Tensor& slots,
-                          const tensor::Tensor& lengths, KvCache& cache) const;
 
     Config config_;
     std::optional<nn::Embedding> embedding_;

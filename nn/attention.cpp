@@ -22,32 +22,19 @@ Attention::Attention(Tensor q, Tensor k, Tensor v, Tensor o, std::int64_t head_d
       head_dim_(head_dim),
       rope_theta_(rope_theta) {}
 
-Variable Attention::operator()(const Variable& x, const Packing& packing, const CacheView* cache) const {
+Variable Attention::operator()(const Variable& x, const Packing& packing) const {
     const auto turn = [&](const Variable& heads) {
         return autograd::rope(heads, packing.positions, head_dim_, rope_theta_);
     };
-    const Variable q = turn(q_(x));
-    const Variable k = turn(k_(x));
-    const Variable v = v_(x);
-    if (cache != nullptr) {
-        tensor::cache_write(cache->keys, k.value(), cache->slots, packing.positions);
-        tensor::cache_write(cache->values, v.value(), cache->slots, packing.positions);
-    }
-    return o_(heads(q, k, v, packing, cache));
+    return o_(heads(turn(q_(x)), turn(k_(x)), v_(x), packing));
 }
 
 /// The heads' outputs [T,H*D], before they are mixed.
-Variable Attention::heads(const Variable& q, const Variable& k, const Variable& v, const Packing& packing,
-                          const CacheView* cache) const {
-    const bool decodes = cache != nullptr && cache->lengths.defined();
-    if (!decodes && !packing.key_rows.defined()) return autograd::attention(q, k, v, packing.cu_seqlens, head_dim_);
-    require(!autograd::recording(), "attention to a cache or to shared rows has no gradient");
+Variable Attention::heads(const Variable& q, const Variable& k, const Variable& v, const Packing& packing) const {
+    if (!packing.key_rows.defined()) return autograd::attention(q, k, v, packing.cu_seqlens, head_dim_);
+    require(!autograd::recording(), "attention to shared rows has no gradient");
     const Tensor& query = q.value();
     const Tensor out = Tensor::empty(query.shape(), query.dtype(), query.device());
-    if (decodes) {
-        tensor::attention_decode(out, query, cache->keys, cache->values, cache->slots, cache->lengths, head_dim_);
-        return Variable(out);
-    }
     const Tensor lse =
         Tensor::empty({query.dim(0), query.dim(1) / head_dim_}, tensor::accumulator_of(query.dtype()), query.device());
     tensor::attention(out, lse, query, gather(k.value(), packing.key_rows), gather(v.value(), packing.key_rows),

@@ -109,39 +109,6 @@ TEST(Attention, SeesNoLaterTokenAndNoOtherSequence) {
     for (const std::int64_t t : {2, 3}) EXPECT_GT(apart(before.rows(t, t + 1), after.rows(t, t + 1)), 1e-3);
 }
 
-TEST(Attention, DecodingFromACacheEqualsTheWhole) {
-    const Attention layer = Weights().layer();
-    const Tensor x = normal({9, C}, 5);  // sequences of 5 and 4; the last two tokens of each are decoded
-    const Tensor whole = layer(Variable(x), {ints({0, 1, 2, 3, 4, 0, 1, 2, 3}), packed({5, 4})}).value();
-    const auto pick = [&](std::initializer_list<std::int64_t> rows) {
-        const Tensor y = Tensor::empty({static_cast<std::int64_t>(rows.size()), C}, tensor::DType::f64);
-        std::int64_t i = 0;
-        for (const std::int64_t t : rows) {
-            tensor::copy(y.rows(i, i + 1), x.rows(t, t + 1));
-            ++i;
-        }
-        return y;
-    };
-    const Tensor nothing = Tensor::full({3, 6, K * D}, tensor::DType::f64, std::nan(""));  // unwritten places are NaN
-    CacheView cache{nothing, nothing.clone(), ints({2, 2, 2, 0, 0}), {}};
-    const autograd::NoGrad guard;
-    const Packing prompt{ints({0, 1, 2, 0, 1}), packed({3, 2})};
-    const Tensor first = layer(Variable(pick({0, 1, 2, 5, 6})), prompt, &cache).value();
-    EXPECT_LE(apart(first.rows(0, 3), whole.rows(0, 3)), 1e-14);
-    EXPECT_LE(apart(first.rows(3, 5), whole.rows(5, 7)), 1e-14);
-
-    cache.slots = ints({0, 2});  // another order than before
-    cache.lengths = ints({3, 4});
-    const Tensor next = layer(Variable(pick({7, 3})), {ints({2, 3}), {}}, &cache).value();
-    EXPECT_LE(apart(next.rows(0, 1), whole.rows(7, 8)), 1e-14);
-    EXPECT_LE(apart(next.rows(1, 2), whole.rows(3, 4)), 1e-14);
-
-    cache.slots = ints({2});  // the other row has left
-    cache.lengths = ints({5});
-    const Tensor last = layer(Variable(pick({4})), {ints({4}), {}}, &cache).value();
-    EXPECT_LE(apart(last, whole.rows(4, 5)), 1e-14);
-}
-
 TEST(Attention, SharedRowsEqualWholeSequences) {
     const Attention layer = Weights().layer();
     const Tensor x = normal({9, C}, 5);  // rows 0 to 5 are one sequence; 0, 1, 6, 7 another; 0, 1, 6, 8 the third
