@@ -4,9 +4,9 @@
 #     bench/bundle.sh                    for H100 and H200
 #     bench/bundle.sh '80-real;90a-real' for these chips, by CMake's names
 #
-# build/bundle then holds uipe, uipe_bench and test_cuda for any x86-64-v3 processor, and beside them every shared library
-# that they need but the C library's own, which must be as new there as here. cuBLASLt is not in it: the machine's CUDA
-# toolkit or PyTorch has it. JOBS: compilers at once.
+# build/bundle then holds uipe, uipe_bench and test_cuda for any x86-64-v3 processor, and beside them every shared
+# library that they need but the C library's own, which must be as new there as here. cuBLASLt is not in it: the machine's
+# CUDA toolkit or PyTorch has it. JOBS: compilers at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

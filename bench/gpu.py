@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Builds uipe for the GPU that is here, tests it there, and measures it beside PyTorch and beside the GPU's own roofs.
 
-    ./run bench --gpu                       the whole: build, `ctest -L cuda`, measure; 8 minutes and the build
+    ./run bench --gpu                       the whole: build, `ctest -L cuda`, measure, in 8 minutes
     bench/gpu.py --only attention head      some groups; --no-tests: at once
     bench/gpu.py --sanitize                 also compute-sanitizer's memcheck and racecheck over some tests
     bench/gpu.py --prebuilt build/bundle    a build carried here (bench/bundle.sh): nothing is compiled
     bench/gpu.py --emulated                 on the emulator, tiny sizes, no GPU: to test this script and the benchmarks
 
-PYTHON names a python whose torch sees the GPU; the one that runs the script serves where it does. Without one the peer is
-not measured. Writes bench/results/GPU/DATE.json, every number of every round, and a .md table of the same; a part of a run
-goes to build/bench. Ours and the peer's are measured in turns, round by round, and medians are compared: bench/README.md.
+PYTHON names a python whose torch sees the GPU; the one that runs the script serves where it does. Without one the peer
+is not measured. Writes bench/results/GPU/DATE.json, every number of every round, and a .md table of the same; a part of
+a run goes to build/bench. Ours and the peer's are measured in turns, round by round, and medians are compared:
+bench/README.md.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# bf16 on tensor cores, dense, f32 sums, TFLOP/s, from the makers' data sheets: the first word that is in the name counts.
+# bf16, dense, f32 sums, TFLOP/s, from the makers' data sheets: the first words that are in the name count.
 PEAKS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "A800": 312, "RTX 4090": 165.2}
 GROUPS = {"roofs": "gemm|copy_", "attention": "attention_", "head": "head/", "memory": "rmsnorm|swiglu|rope|add/|adamw",
           "layer": "layer/", "step": "step/"}
@@ -43,7 +44,7 @@ def say(text):
 
 
 class Clock:
-    """What is left of the time for measuring."""
+    """What is left of the time; a build takes what it needs, and only what is left then is measured in."""
 
     def __init__(self, seconds):
         self.end = time.monotonic() + seconds
@@ -98,7 +99,8 @@ class Build:
         self.commit = git("rev-parse", "HEAD")
         if self.preset:
             more = [] if a.emulated else [f"-DCMAKE_CUDA_ARCHITECTURES={architecture(about_gpu['compute_cap'])}"]
-            self.build(more, ["uipe_bench"] if a.no_tests and not a.sanitize else ["uipe_bench", "uipe", "test_cuda"], a.jobs)
+            tested = ["uipe", "test_cuda"] if a.sanitize or not a.no_tests else []
+            self.build(more, ["uipe_bench", *tested], a.jobs)
         elif not (self.folder / "uipe_bench").exists():
             stop(f"there is no {self.folder}/uipe_bench; make it with bench/bundle.sh where there is a compiler")
         else:
@@ -212,8 +214,9 @@ class Peer:
 
     def __init__(self, python, clock, tiny, log):
         self.clock, self.failed = clock, ""
-        self.process = subprocess.Popen([python, str(ROOT / "bench" / "torch_gpu_peer.py"), *(["--tiny"] if tiny else [])],
-                                        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(log, "w"))
+        command = [python, str(ROOT / "bench" / "torch_gpu_peer.py"), *(["--tiny"] if tiny else [])]
+        self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=open(log, "w"))
         self.about = self.ask({"do": "about"})
 
     def ask(self, request):
@@ -447,7 +450,7 @@ class Tables:
         return " | "
 
     def step_table(self):
-        lines = ["", "| training step, bf16 with f32 masters and moments | tok/s | MFU | of gemm |", "|---|---|---|---|"]
+        lines = ["", "| training step, bf16, f32 masters and moments | tok/s | MFU | of gemm |", "|---|---|---|---|"]
         for name, answers in self.rows("step").items():
             text = self.cell(name, "uipe", answers, lambda _: f"{median(answers, 'tok/s'):,.0f}")
             flops = (median(answers, "GFLOP/s") or 0.0) * 1e9
@@ -461,12 +464,13 @@ class Tables:
         checks = [f"* {what}: {outcome(answer)}" for what, answer in r["tests"].items()]
         notes = [f"* {n}" for n in r["notes"]]
         notes += [f"* not measured, {why} ({'; '.join(rows)})" for why, rows in self.why.items()]
-        peer = f"PyTorch {r['peer']['torch']}" if "torch" in r["peer"] else f"PyTorch not measured: {r['peer']['error']}"
+        peer = r["peer"]
+        peer = f"PyTorch {peer['torch']}" if "torch" in peer else f"PyTorch not measured: {peer['error']}"
         about = ", ".join(f"{k} {v}" for k, v in r["gpu"].items() if k != "name")
         return "\n".join([
             f"# uipe on {r['gpu'].get('name', 'the emulator: times say nothing')}", "",
-            f"{about}; CUDA {r['uipe'].get('cuda', 'unknown')}; {peer}; commit {r['commit'][:12]}; {r['date']}; medians "
-            f"of {r['rounds']} round(s). What the rows mean: bench/README.md.", "", *tables, "", "## Tests", "",
+            f"{about}; CUDA {r['uipe'].get('cuda', 'unknown')}; {peer}; commit {r['commit'][:12]}; {r['date']}; "
+            f"medians of {r['rounds']} round(s). What the rows mean: bench/README.md.", "", *tables, "", "## Tests", "",
             *(checks or ["* not run"]), "", "## Notes", "", *(notes or ["* none"]), ""])
 
 
@@ -489,7 +493,8 @@ def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"some of: {', '.join(GROUPS)}")
     p.add_argument("--rounds", type=int, default=3, help="of each measurement, at most (default 3)")
-    p.add_argument("--minutes", type=float, default=8.0, help="for tests and measurements together (default 8)")
+    p.add_argument("--minutes", type=float, default=8.0,
+                   help="for build, tests and measurements together (default 8)")
     p.add_argument("--prebuilt", type=pathlib.Path, help="folder of programs built elsewhere")
     p.add_argument("--emulated", action="store_true", help="on the emulator, to test the script")
     p.add_argument("--no-tests", action="store_true")
@@ -527,8 +532,8 @@ def main():
     if not a.emulated and "name" not in about_gpu:
         stop("nvidia-smi shows no GPU; --emulated tests this script without one")
     python = find_python(a.emulated)
-    build = Build(a, about_gpu, environment_with_cublas(python))
     clock = Clock(60 * a.minutes)
+    build = Build(a, about_gpu, environment_with_cublas(python))
     date = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     checked = tests(build, a, clock)
     engine = Engine(build, clock)

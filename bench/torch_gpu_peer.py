@@ -2,9 +2,9 @@
 
     python bench/torch_gpu_peer.py [--tiny]     --tiny: on the CPU, each call once, to see that it works
 
-Reads a JSON object a line, {"do": "attention", …}, and answers each with a JSON line, {"seconds": …} or {"error": …}; `do`
-names a function below, the rest are its arguments. Times are taken as bench/cuda_measure.h takes ours: the median of five
-batches of at least 20 ms, each between two events, after calls that warm up. Memory goes back after each answer.
+Reads a JSON object a line, {"do": "attention", …}, and answers each with a JSON line, {"seconds": …} or {"error": …};
+`do` names a function below, the rest are its arguments. Times are taken as bench/cuda_measure.h takes ours: the median
+of five batches of at least 20 ms, each between two events, after calls that warm up. Memory goes back after each answer.
 """
 
 import gc
@@ -69,7 +69,7 @@ def in_way(f, way):
     if way == "eager":
         return f
     if f not in kept:
-        kept[f] = torch.compile(f)
+        kept[f] = torch.compile(f, dynamic=False)
     return kept[f]
 
 
