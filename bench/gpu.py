@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEAKS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "A800": 312, "RTX 4090": 165.2}
 GROUPS = {"roofs": "gemm|copy_", "attention": "attention_", "head": "head/", "memory": "rmsnorm|swiglu|rope|add/|adamw",
           "layer": "layer/", "step": "step/"}
-SANITIZED = "CudaElementwise*:*CudaLayers*:*CudaReduce*:*CudaAttentionLevels*:*CudaHeads*"
+SANITIZED = "*CudaElementwise*:*CudaLayers*:*CudaReduce*:*CudaAttentionLevels*:*CudaHeads*:*CudaPrimitives*"
 
 
 def stop(text):
@@ -440,7 +440,7 @@ class Tables:
             text = self.cell(name, "uipe", answers, lambda t: f"{1e3 * t:.3g}")
             lines.append(f"| {title(name)} | {text} | {self.rate_and_share(answers)} | {others} | "
                          f"{f'{other / ours:.2f}×' if ours and other else ''} |")
-        return lines
+        return lines if len(lines) > 3 else []
 
     def rate_and_share(self, answers):
         if flops := median(answers, "GFLOP/s"):
@@ -456,7 +456,7 @@ class Tables:
             flops = (median(answers, "GFLOP/s") or 0.0) * 1e9
             mfu = "" if not flops else f"{100 * flops / self.peak:.1f} %" if self.peak else "no data sheet's peak"
             lines.append(f"| {title(name)} | {text} | {mfu} | {self.share(flops, self.gemm) if flops else ''} |")
-        return lines
+        return lines if len(lines) > 3 else []
 
     def text(self):
         r = self.results
@@ -491,7 +491,8 @@ def title(name):
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"some of: {', '.join(GROUPS)}")
+    p.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP",
+                   help=f"the roofs and some of: {', '.join(GROUPS)}")
     p.add_argument("--rounds", type=int, default=3, help="of each measurement, at most (default 3)")
     p.add_argument("--minutes", type=float, default=8.0,
                    help="for build, tests and measurements together (default 8)")
@@ -541,7 +542,8 @@ def main():
     peer = Peer(python, clock, a.emulated, ROOT / "build" / "bench" / "torch_gpu_peer.log") if python else None
     run = Run(engine, peer, clock)
     before = clocks()
-    run.rounds({g: engine.names(GROUPS[g]) for g in a.only or GROUPS}, a.rounds)
+    groups = [g for g in GROUPS if not a.only or g == "roofs" or g in a.only]
+    run.rounds({g: engine.names(GROUPS[g]) for g in groups}, a.rounds)
     results = {"date": date, "commit": build.commit, "changed_files": git("status", "--porcelain").splitlines(),
                "gpu": about_gpu, "clocks": {"before": before, "after": clocks()}, "uipe": engine.about,
                "peer": peer.about if peer else not_measured("no python here has a torch that sees the GPU (PYTHON)"),
