@@ -466,10 +466,11 @@ class Tables:
         notes += [f"* not measured, {why} ({'; '.join(rows)})" for why, rows in self.why.items()]
         peer = r["peer"]
         peer = f"PyTorch {peer['torch']}" if "torch" in peer else f"PyTorch not measured: {peer['error']}"
-        about = ", ".join(f"{k} {v}" for k, v in r["gpu"].items() if k != "name")
+        about = [f"{k} {v}" for k, v in r["gpu"].items() if k != "name"]
+        about = ", ".join([*about, f"CUDA {r['uipe'].get('cuda', 'unknown')}"])
         return "\n".join([
             f"# uipe on {r['gpu'].get('name', 'the emulator: times say nothing')}", "",
-            f"{about}; CUDA {r['uipe'].get('cuda', 'unknown')}; {peer}; commit {r['commit'][:12]}; {r['date']}; "
+            f"{about}; {peer}; commit {r['commit'][:12]}; {r['date']}; "
             f"medians of {r['rounds']} round(s). What the rows mean: bench/README.md.", "", *tables, "", "## Tests", "",
             *(checks or ["* not run"]), "", "## Notes", "", *(notes or ["* none"]), ""])
 
