@@ -24,6 +24,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -93,6 +94,8 @@ class Build:
 
     def __init__(self, a, about_gpu, environment):
         self.environment = environment
+        if a.prebuilt and a.prebuilt.is_file():
+            a.prebuilt = unpacked(a.prebuilt)
         self.preset = None if a.prebuilt else "emulated" if a.emulated else "cuda"
         self.folder = (a.prebuilt or ROOT / "build" / self.preset).resolve()
         self.tests = self.folder / "test_cuda" if a.prebuilt else self.folder / "tests" / "test_cuda"
@@ -143,6 +146,14 @@ class Build:
         end = done.stdout.strip().splitlines()[-12:]
         say("\n".join(end))
         return {"passed": done.returncode == 0, "said": end}
+
+
+def unpacked(archive):
+    """build/bundle, where tests look for the program, from bundle.tar.xz."""
+    shutil.rmtree(ROOT / "build" / "bundle", ignore_errors=True)
+    with tarfile.open(archive) as files:
+        files.extractall(ROOT / "build")
+    return ROOT / "build" / "bundle"
 
 
 def not_measured(why):
@@ -497,7 +508,7 @@ def parse():
     p.add_argument("--rounds", type=int, default=3, help="of each measurement, at most (default 3)")
     p.add_argument("--minutes", type=float, default=8.0,
                    help="for build, tests and measurements together (default 8)")
-    p.add_argument("--prebuilt", type=pathlib.Path, help="folder of programs built elsewhere")
+    p.add_argument("--prebuilt", type=pathlib.Path, help="programs built elsewhere: build/bundle or build/bundle.tar.xz")
     p.add_argument("--emulated", action="store_true", help="on the emulator, to test the script")
     p.add_argument("--no-tests", action="store_true")
     p.add_argument("--sanitize", action="store_true", help="compute-sanitizer over some tests")
