@@ -12,6 +12,7 @@
 #include "bench/fixture.h"
 #include "bench/measure.h"
 #include "tensor/base/error.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/parallel.h"
 
 namespace {
@@ -36,6 +37,10 @@ void describe_machine() {
     benchmark::AddCustomContext("cpu", cpu_name());
     benchmark::AddCustomContext("threads", std::to_string(tensor::num_threads()));
     benchmark::AddCustomContext("onednn", cat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch));
+#ifdef UIPE_CUDA
+    if (tensor::cuda::what_is_missing().empty()) benchmark::AddCustomContext("gpu", tensor::cuda::device_name());
+    benchmark::AddCustomContext("cuda", UIPE_CUDA_VERSION);
+#endif
     if (!bench::with_roofs) return;
     benchmark::AddCustomContext("roof_f32", rate(bench::roof().f32, "GFLOP/s"));
     benchmark::AddCustomContext("roof_bf16", rate(bench::roof().bf16, "GFLOP/s"));
