@@ -99,7 +99,6 @@ private:
             sequences.push_back({prompts_[next_], 1});
             sequences.back().ids.push_back(0);  // pack() keeps every id but the last as input
         }
-        const Batch batch = pack(sequences);
         advance(first, decoder.prefill(pack(sequences), slots), decoder);
     }
 

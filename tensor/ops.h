@@ -101,11 +101,12 @@ void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k,
 /// cache[slots[t], positions[t]] = x[t] for each row of x[T,K*D].
 void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions);
 
-// --- The two heads. Logits exist for one chunk of rows at a time, unless their gradient is kept.
-// --------------------------------------------------- Their gradient by the logits is what a backward pass starts from.
-// `dlogits`, when given to the forward pass, receives it for each row that is not skipped, [n,V] in the type of w, and
-// given to the backward pass it saves the product, the softmax and the exponentials that would make it again: n V
-// elements of memory for a quarter of the head's time.
+// --- The two heads ------------------------------------------------------------------------------------------------
+//
+// Logits exist for one chunk of rows at a time, unless their gradient is kept: that is what a backward pass starts
+// from. `dlogits`, when given to the forward pass, receives it for each row that is not skipped, [n,V] in the type of
+// w, and given to the backward pass it saves the product, the softmax and the exponentials that would make it again: n
+// V elements of memory for a quarter of the head's time.
 
 /// The rows that token_logprob does not skip: those with targets[t] >= 0.
 std::int64_t num_targets(const Tensor& targets);

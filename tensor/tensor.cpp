@@ -112,6 +112,7 @@ Tensor Tensor::from(const std::vector<T>& values, Shape shape) {
 }
 
 Tensor Tensor::borrow(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner) {
+    require(dtype != DType::i32, "an index tensor owns its elements");
     Tensor t;
     t.numel_ = tensor::numel(shape);
     t.shape_ = std::move(shape);

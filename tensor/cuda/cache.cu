@@ -1,5 +1,6 @@
 // Rows written into the key/value cache, a block a row.
-#include <map>
+#include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "tensor/cuda/floats.h"
@@ -18,7 +19,7 @@ __global__ void cache_write_kernel(T* cache, const T* x, const std::int32_t* slo
     for (int c = dev::thread() * n; c < width; c += dev::threads() * n) move<n>(out + c, x + row * width + c);
 }
 
-/// The last row for each place, where two rows have the same; undefined where none do, as in all ordinary use.
+/// The last row for each place; undefined where no two rows have the same, as in generation.
 Tensor last_rows(const Tensor& slots, const Tensor& positions) {
     const std::int32_t* slot = slots.data<std::int32_t>();
     const std::int32_t* position = positions.data<std::int32_t>();
@@ -26,11 +27,13 @@ Tensor last_rows(const Tensor& slots, const Tensor& positions) {
     bool rising = true;
     for (std::int64_t t = 1; t < slots.numel(); ++t) rising = rising && place(t - 1) < place(t);
     if (rising) return {};
-    std::map<std::pair<std::int32_t, std::int32_t>, std::int32_t> last;
-    for (std::int64_t t = 0; t < slots.numel(); ++t) last[place(t)] = static_cast<std::int32_t>(t);
+    std::vector<std::int32_t> order(static_cast<std::size_t>(slots.numel()));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return place(a) < place(b); });
     std::vector<std::int32_t> rows;
-    for (const auto& [where, row] : last) rows.push_back(row);
-    return Tensor::from(rows);
+    for (std::size_t i = 0; i < order.size(); ++i)
+        if (i + 1 == order.size() || place(order[i]) != place(order[i + 1])) rows.push_back(order[i]);
+    return rows.size() == order.size() ? Tensor() : Tensor::from(rows);
 }
 
 }  // namespace

@@ -12,14 +12,13 @@
 
 #include "tensor/allocator.h"
 #include "tensor/cpu/cpu.h"
-#include "tensor/cuda/cuda.h"
-#include "tensor/cuda/device/device.h"
+#include "tensor/cuda/floats.h"
 
 namespace uipe::tensor::cuda {
 namespace {
 
 constexpr int width = 8;  // elements that a thread takes together
-constexpr int most_threads = 1024;
+constexpr int most_threads = 512;
 constexpr int nowhere = INT32_MAX;
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
@@ -221,20 +220,13 @@ __global__ void move_rows(Y* y, const int* to, const X* x, const int* from, cons
 /// Whether rows of n elements, of each of these tensors (undefined ones aside), can be read in vectors.
 template <class... T>
 bool can_use_vectors(std::int64_t n, const T&... tensors) {
-    return n % width == 0 && ((reinterpret_cast<std::uintptr_t>(tensors.raw()) % 16 == 0) && ...);
+    return n % width == 0 && aligned(tensors...);
 }
 
-template <class Body>
-void with_flag(bool flag, const Body& body) {
-    flag ? body.template operator()<true>() : body.template operator()<false>();
-}
-
-/// One block for each of n rows of V: of 512 threads, of which an SM holds four blocks, or of all that a block may have
-/// where rows are too few for that; no more than the row has work for.
+/// One block for each of n rows of V: of 512 threads, of which an SM holds four blocks; no more than the row has work
+/// for. V alone decides, so that a row's bits depend neither on the chip nor on the rows beside it.
 Launch over_rows(std::int64_t n, std::int64_t V) {
-    const std::int64_t most = n < 4 * multiprocessors() ? most_threads : 512;
-    const std::int64_t warps = ceil_div(ceil_div(V, width), dev::warp_size);
-    return {.grid = {n}, .threads = static_cast<int>(std::min(warps * dev::warp_size, most))};
+    return {.grid = {n}, .threads = threads_for(ceil_div(V, width), most_threads)};
 }
 
 int as_int(std::int64_t n) {
@@ -393,6 +385,7 @@ void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, co
     });
     if (best == nullptr) return;
     cpu::fill(argmax, -1);
+    argmax.device_copy().reset();
     const std::vector<int> here = downloaded(best.get(), all.n());
     for (std::size_t i = 0; i < here.size(); ++i)
         argmax.data<std::int32_t>()[all.index.data<std::int32_t>()[i]] = here[i];
@@ -439,6 +432,7 @@ void argmax(const Tensor& y, const Tensor& x) {
         });
     });
     download(y.raw(), best.get(), y.nbytes());
+    y.device_copy().reset();
 }
 
 }  // namespace uipe::tensor::cuda

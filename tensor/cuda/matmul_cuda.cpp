@@ -241,7 +241,7 @@ const Plan& plan_for(const Problem& problem, const Tensor& y, const Tensor& a, c
     // Packed batches differ in length, so the shapes of a long run are many. The choices outlive the plans: a plan that
     // is made again is the same.
     constexpr std::size_t most_plans = 16384;
-    static std::map<Problem, Plan> plans;
+    static auto& plans = *new std::map<Problem, Plan>;  // never destroyed: the library may be gone by then
     if (const auto found = plans.find(problem); found != plans.end()) return found->second;
     if (plans.size() >= most_plans) plans.clear();
     Plan plan(problem);

@@ -20,6 +20,12 @@ void check(cudaError_t result, const std::source_location& where) {
                     file.substr(file.find_last_of('/') + 1), ":", where.line()));
 }
 
+namespace {
+
+__global__ void probe() {}
+
+}  // namespace
+
 std::string what_is_missing() {
     static const std::string answer = []() -> std::string {
         int count = 0;  // left as it is when there is no driver
@@ -34,6 +40,14 @@ std::string what_is_missing() {
         if (properties.major < 8)
             return cat(properties.name, " has compute capability ", properties.major, ".", properties.minor,
                        "; 8.0 (A100) or newer is needed");
+        cudaFuncAttributes attributes{};
+        if (cudaFuncGetAttributes(&attributes, probe) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return cat("this program holds no code for ", properties.name, " (compute capability ", properties.major,
+                       ".", properties.minor,
+                       "); build it with UIPE_CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=", properties.major,
+                       properties.minor);
+        }
         return {};
     }();
     return answer;
@@ -63,13 +77,14 @@ public:
         cudaEvent_t done = nullptr;
     };
     Pinned& pinned(std::size_t bytes) {
-        const bool is_small = bytes <= small;
-        Pinned& buffer = is_small ? small_[turn_small_++ % small_.size()] : large_[turn_large_++ % large_.size()];
-        if (is_small) bytes = small;  // all of one size: making one waits for the device
+        Pinned& buffer = bytes <= small ? small_[turn_small_++ % small_.size()] : large_[turn_large_++ % large_.size()];
+        if (cudaEventQuery(buffer.done) == cudaErrorNotReady) ++waits;
         check(cudaEventSynchronize(buffer.done));
         if (buffer.size < bytes) {
             if (buffer.data != nullptr) check(cudaFreeHost(buffer.data));
             buffer.data = nullptr;
+            buffer.size = 0;
+            ++waits;  // the call waits for the device
             check(cudaMallocHost(&buffer.data, bytes));
             buffer.size = bytes;
         }
@@ -110,11 +125,17 @@ private:
         check(cudaDeviceGetDefaultMemPool(&pool, 0));
         std::uint64_t keep_all = UINT64_MAX;
         check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_all));
-        for (Pinned& buffer : small_) check(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming));
+        void* pages = nullptr;
+        check(cudaMallocHost(&pages, small_.size() * small));
+        for (std::size_t i = 0; i < small_.size(); ++i) {
+            small_[i].data = static_cast<std::byte*>(pages) + i * small;
+            small_[i].size = small;
+            check(cudaEventCreateWithFlags(&small_[i].done, cudaEventDisableTiming));
+        }
         for (Pinned& buffer : large_) check(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming));
     }
 
-    static constexpr std::size_t small = std::size_t{1} << 16;
+    static constexpr std::size_t small = std::size_t{1} << 17;
     std::array<Pinned, 256> small_;
     std::array<Pinned, 2> large_;
     std::size_t turn_small_ = 0, turn_large_ = 0;

@@ -334,9 +334,7 @@ TEST_F(CudaAttentionLevels, ListsOfTilesCoverEachRowOnceLongestFirst) {
     const std::vector<std::int32_t> queries{0, 5, 1, 65, 70};
     const Tensor cu_queries = packed(queries);
     const Tensor cu_keys = packed(lengths);
-    const cuda::attend::Batch batch(cu_queries, cu_keys);
-    EXPECT_EQ(batch.longest_queries, 70);
-    EXPECT_EQ(batch.longest_keys, 200);
+    const cuda::attend::Batch batch{cu_queries, cu_keys};
     const auto list_of = [](const cuda::attend::Tiles& tiles) { return tiles.owner.to_vector<std::int32_t>(); };
     // By the keys that the last query of a tile sees: 200 (twice, in their order), 65, 64 (twice), 5.
     EXPECT_EQ(list_of(cuda::attend::query_tiles(batch, 64)),

@@ -69,8 +69,9 @@ TEST_P(CudaMatmul, TakesRowsThatBeginAnywhere) {
     }
 }
 
-TEST_P(CudaMatmul, LargeProductsWhoseAlgorithmIsMeasuredAreAddedOnceAndKeepTheirBits) {
-    // 1.07 GFLOP; a shape of the same class follows.
+TEST_P(CudaMatmul, LargeProductsAreAddedOnceAndKeepTheirBits) {
+    // 1.07 GFLOP, enough to be measured (another test program run, with UIPE_MATMUL=measured, asks for that); a shape
+    // of the same class follows.
     for (const Shape3& s : {Shape3{1024, 512, 1024}, {1000, 512, 1024}}) {
         const Tensor a = normal({s.k, s.m}, GetParam());
         const Tensor b = normal({s.k, s.n}, GetParam());

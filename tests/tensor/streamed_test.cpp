@@ -37,6 +37,26 @@ TEST_P(Streamed, SumsAndNormsOfLargeTensorsAreThoseOfTheirParts) {
     expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) {
         rmsnorm(y, Tensor::empty({b - a}, DType::f32), x.rows(a, b), w, 1e-5);
     });
+    expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) { copy(y, x.rows(a, b)); });
+    expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) { mul(y, x.rows(a, b), r.rows(a, b)); });
+    const Tensor rstd = Tensor::full({rows}, DType::f32, 0.75);
+    expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) {
+        rmsnorm_backward(y, {}, r.rows(a, b), x.rows(a, b), w, rstd.rows(a, b), false);
+    });
+    expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) {
+        swiglu_backward(y, Tensor::empty(y.shape(), y.dtype()), r.rows(a, b), x.rows(a, b), r.rows(a, b), false, false);
+    });
+    std::vector<std::int32_t> places(rows);
+    std::iota(places.begin(), places.end(), 7);
+    expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) {
+        const std::vector<std::int32_t> some(places.begin() + a, places.begin() + b);
+        rope(y, x.rows(a, b), Tensor::from(some), 64, 1e4, false);
+    });
+    const Tensor tokens = indices(rows, 0, 4100);
+    expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) {
+        const auto all = tokens.to_vector<std::int32_t>();
+        embedding(y, x, Tensor::from(std::vector<std::int32_t>(all.begin() + a, all.begin() + b)));
+    });
 }
 
 TEST(Bf16Vectors, RoundAsElementsDo) {

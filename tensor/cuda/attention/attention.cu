@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "tensor/cuda/floats.h"
+
 namespace uipe::tensor::cuda {
 namespace attend {
 namespace {
@@ -161,19 +163,6 @@ bool takes(Level level, DType dtype, std::int64_t D) {
 
 void set_level(Level level) { wanted() = level; }
 
-Batch::Batch(const Tensor& queries, const Tensor& keys)
-    : cu_queries(queries), cu_keys(keys), T(0), S(0), longest_queries(0), longest_keys(0) {
-    const std::int32_t* q = queries.data<std::int32_t>();
-    const std::int32_t* k = keys.data<std::int32_t>();
-    const std::int64_t B = queries.numel() - 1;
-    T = q[B];
-    S = k[B];
-    for (std::int64_t b = 0; b < B; ++b) {
-        longest_queries = std::max<std::int64_t>(longest_queries, q[b + 1] - q[b]);
-        longest_keys = std::max<std::int64_t>(longest_keys, k[b + 1] - k[b]);
-    }
-}
-
 Tiles query_tiles(const Batch& batch, int rows) { return tiles(batch, Side::queries, rows); }
 Tiles key_tiles(const Batch& batch, int rows) { return tiles(batch, Side::keys, rows); }
 
@@ -182,8 +171,9 @@ Tiles key_tiles(const Batch& batch, int rows) { return tiles(batch, Side::keys, 
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
                const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
     using namespace attend;
-    const Batch batch(cu_queries, cu_keys);
-    const Level level = choose(q.dtype(), head_dim);
+    const Batch batch{cu_queries, cu_keys};
+    // The higher levels move 16 bytes at a time.
+    const Level level = aligned(out, q, k, v) ? choose(q.dtype(), head_dim) : Level::naive;
     with_float(q.dtype(), [&]<class T>() {
         run_forward<T>(level, {at<T>(out), at<float>(lse), at<T>(q), at<T>(k), at<T>(v), layout(q, k, batch, head_dim)},
                        batch);
@@ -195,8 +185,8 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
                         const Tensor& cu_seqlens, std::int64_t head_dim, bool accumulate_q, bool accumulate_k,
                         bool accumulate_v) {
     using namespace attend;
-    const Batch batch(cu_seqlens, cu_seqlens);
-    const Level level = choose(q.dtype(), head_dim);
+    const Batch batch{cu_seqlens, cu_seqlens};
+    const Level level = aligned(dq, dk, dv, dout, q, k, v, out) ? choose(q.dtype(), head_dim) : Level::naive;
     const Tensor delta = Tensor::empty(lse.shape(), DType::f32, q.device());
     with_float(q.dtype(), [&]<class T>() {
         launch(delta_kernel<T>, {.grid = {ceil_div(delta.numel(), delta_warps)}, .threads = 32 * delta_warps},

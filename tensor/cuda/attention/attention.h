@@ -1,10 +1,8 @@
 // Attention as a ladder: each level computes the same with more of the hardware, and one file holds it.
 //
-// | level | file      | adds to the one before                              | takes |
-// |---|---|---|---|
-// | naive | naive.cu  |                                                     | f32, bf16, any D | | tiled | tiled.cu  |
-// tiles in shared memory, one pass by online softmax  | f32, bf16, D a multiple of 8 up to 128    | | mma   | mma.cu |
-// tensor cores, asynchronous copies                   | see mma_takes                             |
+// * naive: f32 and bf16, any D.
+// * tiled: tiles in shared memory, one pass by the online softmax. f32 and bf16, D a multiple of 8 up to 128.
+// * mma: tensor cores and asynchronous copies. bf16, D as mma_takes() says.
 //
 // What all levels share is in attention.cu: the choice, the lists of tiles, delta = rowsum(dout * out).
 // ops.h says what is computed. House letters: B T H K D; S rows of keys; query head h reads key head h / (H/K).
@@ -78,13 +76,10 @@ __device__ inline Sequence sequence(const Layout& l, int b) {
 
 // --- What the host gets --------------------------------------------------------------------------------------------
 
-/// The offsets on the host, and what follows from them.
+/// The offsets, on the host.
 struct Batch {
-    explicit Batch(const Tensor& queries, const Tensor& keys);
     const Tensor& cu_queries;
     const Tensor& cu_keys;
-    std::int64_t T, S;                           // rows in all
-    std::int64_t longest_queries, longest_keys;  // of a sequence
 };
 
 /// A list of tiles on the device. Those with most work come first, so that the last blocks to start are short ones.

@@ -11,8 +11,7 @@
 #include <limits>
 #include <numbers>
 
-#include "tensor/cuda/cuda.h"
-#include "tensor/cuda/device/device.h"
+#include "tensor/cuda/floats.h"
 
 namespace uipe::tensor::cuda {
 namespace {
@@ -224,11 +223,11 @@ void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k,
                           chunks,
                           static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)))};
         constexpr int vector = dev::Vec<T>::size;
-        const bool aligned = head_dim % vector == 0;
+        const bool vectors = head_dim % vector == 0 && aligned(out, q, cache_k, cache_v);
         if (d.H == d.K)
-            aligned ? run<vector, 1>(d, B) : run<1, 1>(d, B);
+            vectors ? run<vector, 1>(d, B) : run<1, 1>(d, B);
         else
-            aligned ? run<vector, 4>(d, B) : run<1, 4>(d, B);
+            vectors ? run<vector, 4>(d, B) : run<1, 4>(d, B);
     });
 }
 

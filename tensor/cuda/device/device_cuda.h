@@ -125,8 +125,6 @@ __device__ inline float exp(float x) { return expf(x); }
 __device__ inline float log(float x) { return logf(x); }
 __device__ inline float log1p(float x) { return log1pf(x); }
 __device__ inline float sqrt(float x) { return sqrtf(x); }
-__device__ inline float sin(double x) { return static_cast<float>(::sin(x)); }
-__device__ inline float cos(double x) { return static_cast<float>(::cos(x)); }
 __device__ inline float sin_pi(float x) { return sinpif(x); }  // of pi x
 __device__ inline float cos_pi(float x) { return cospif(x); }
 __device__ inline double sqrt(double x) { return ::sqrt(x); }

@@ -106,8 +106,6 @@ inline float exp(float x) { return std::exp(x); }
 inline float log(float x) { return std::log(x); }
 inline float log1p(float x) { return std::log1p(x); }
 inline float sqrt(float x) { return std::sqrt(x); }
-inline float sin(double x) { return static_cast<float>(std::sin(x)); }
-inline float cos(double x) { return static_cast<float>(std::cos(x)); }
 inline float sin_pi(float x) { return static_cast<float>(std::sin(std::numbers::pi * x)); }
 inline float cos_pi(float x) { return static_cast<float>(std::cos(std::numbers::pi * x)); }
 inline double sqrt(double x) { return std::sqrt(x); }

@@ -33,6 +33,7 @@ namespace {
 constexpr int most_threads = 1024;
 constexpr int most_warps = most_threads / 32;
 constexpr std::size_t shared_size = std::size_t{1} << 18;
+constexpr std::size_t most_shared = 99 * 1024;  // of a block, on every chip that we build for
 constexpr std::size_t red_zone = 128;
 constexpr std::uint32_t all_lanes = 0xffffffffU;
 
@@ -153,6 +154,7 @@ private:
     std::byte* shared_ = nullptr;
     std::size_t used_ = 0;  // bytes of shared memory
     std::vector<Array> arrays_;
+    std::size_t arrays_bytes_ = 0;
     int arrived_ = 0;
     std::source_location barrier_;
     int turn_ = 0;
@@ -213,6 +215,7 @@ void Block::start() {
     poison(shared_, launch_->shared);
     used_ = (launch_->shared + red_zone + 127) / 128 * 128;
     arrays_.clear();
+    arrays_bytes_ = 0;
     arrived_ = finished_ = 0;
     for (int w = 0; w < launch_->threads / 32; ++w) {
         warps_[w].ready = all_lanes;
@@ -374,8 +377,10 @@ std::byte* Block::shared_array(const void* key, std::size_t bytes) {
     for (const Array& array : arrays_)
         if (array.key == key) return shared_ + array.begin;
     const std::size_t begin = used_;
-    if (begin + bytes + red_zone > shared_size) {
-        error_ = cat("its shared arrays need more than ", shared_size, " bytes");
+    arrays_bytes_ += bytes;
+    if (launch_->shared + arrays_bytes_ > most_shared || begin + bytes + red_zone > shared_size) {
+        error_ = cat("its shared arrays take ", arrays_bytes_, " bytes beside the ", launch_->shared,
+                     " asked for at launch: more than ", most_shared, " in all");
         abandon();
     }
     allow(shared_ + begin, bytes);
