@@ -259,13 +259,25 @@ TEST(BadInput, UnknownNamesListTheKnown) {
     expect_refused(train({"--template", "chatty"}), {"\"chatty\"", "llama2-chat, qa, plain"});
     expect_refused(train({"--dtype", "f16"}), {"--dtype 'f16'", "f32, bf16"});
     expect_refused(train({"--save-dtype", "f16"}), {"--save-dtype 'f16'", "f32, bf16"});
-    expect_refused(train({"--device", "abacus"}), {"--device abacus", "cpu"});
+    expect_refused(train({"--device", "abacus"}), {"--device abacus", "cpu, cuda"});
     expect_refused({"eval", "--model", "base/model", "--tofu", "world", "--protocol", "third", "--out", "refused"},
                    {"'third'", "tofu, open-unlearning"});
     expect_refused({"eval", "--model", "base/model", "--tofu", "world", "--split", "all", "--out", "refused"},
                    {"--split all", "forget10"});
     expect_refused(unlearn("ga", {"--tofu", "world", "--split", "forget77"}), {"world/forget77"});
     expect_refused({"score", "--log", "retain", "--truth-ratio", "cubic"}, {"'cubic'", "geometric"});
+}
+
+TEST(BadInput, ADeviceThatCannotBeUsedIsSaidInOneLine) {
+    ::setenv("CUDA_VISIBLE_DEVICES", "", 1);  // as on a machine without a GPU; programs run here inherit it
+    try {
+        (void)tensor::device_named("cuda");
+        GTEST_SKIP() << "the emulator can always be used";
+    } catch (const InputError& e) {
+        for (const Words& command : {train({}), Words{"generate", "--model", "base/model"}})
+            expect_refused(command + Words{"--device", "cuda"}, {"--device cuda", e.what()});
+    }
+    ::unsetenv("CUDA_VISIBLE_DEVICES");
 }
 
 TEST(BadInput, MissingOptionsSayWhich) {
