@@ -289,6 +289,16 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
     DISPATCH(y, rope(y, x, positions, head_dim, theta, inverse, accumulate));
 }
 
+void check_device([[maybe_unused]] Device device, [[maybe_unused]] DType dtype,
+                  [[maybe_unused]] std::int64_t head_dim) {
+#ifdef UIPE_CUDA
+    if (device.kind == Device::Kind::cuda) {
+        cuda::check_attention(dtype, head_dim);
+        cuda::check_products();
+    }
+#endif
+}
+
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
                const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
     check_attention("attention", q, k, v, cu_queries, cu_keys, head_dim);

@@ -81,6 +81,10 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
 void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_t head_dim, double theta, bool inverse,
           bool accumulate = false);
 
+/// InputError when a device cannot compute a model of such heads in this type, or an environment variable that it goes
+/// by has no meaning: known before anything is written.
+void check_device(Device device, DType dtype, std::int64_t head_dim);
+
 /// Causal attention within each sequence, grouped heads: query head h reads key/value head h / (H/K).
 /// out[T,H*D], lse[T,H] (acc) from q[T,H*D] at cu_queries[B+1] and k, v[S,K*D] at cu_keys[B+1]; scores are scaled by
 /// 1/sqrt(D). The queries of a sequence are those of its last keys: query i of n, beside m >= n keys, sees keys 0 to

@@ -112,7 +112,11 @@ Tensor Tensor::from(const std::vector<T>& values, Shape shape) {
 }
 
 Tensor Tensor::borrow(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner) {
-    require(dtype != DType::i32, "an index tensor owns its elements");
+    if (dtype == DType::i32) {
+        const Tensor t = empty(std::move(shape), dtype);
+        if (t.nbytes() > 0) std::memcpy(t.data_, data, t.nbytes());
+        return t;
+    }
     Tensor t;
     t.numel_ = tensor::numel(shape);
     t.shape_ = std::move(shape);

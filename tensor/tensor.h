@@ -44,7 +44,8 @@ public:
     /// A copy of host values; `shape` defaults to one dimension.
     template <class T>
     static Tensor from(const std::vector<T>& values, Shape shape = {});
-    /// A read-only view of floats in memory owned by `owner` (a mapped file). The caller must not write to it.
+    /// A read-only view of memory owned by `owner` (a mapped file); a copy, for index tensors. The caller must not
+    /// write to it.
     static Tensor borrow(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner);
 
     bool defined() const { return data_ != nullptr; }

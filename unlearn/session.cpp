@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "llama/weights.h"
+#include "tensor/ops.h"
 #include "unlearn/progress.h"
 
 namespace uipe::unlearn {
@@ -18,6 +19,7 @@ LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Devi
                   (fs::exists(folder / "model") ? folder / "model" : folder / "epochs/N/model").string());
     LoadedModel out{llama::read_config(folder), llama::Tokenizer::load(folder), nullptr, folder};
     llama::check_tokenizer(out.tokenizer, out.config);
+    tensor::check_device(device, dtype, out.config.head_dim);
     const llama::StateDict weights = load_weights(folder, out.config);
     const auto move = writable ? llama::own_weights : llama::moved_weights;
     out.model = std::make_unique<llama::Llama>(out.config, move(weights, dtype, device));

@@ -7,6 +7,7 @@
 
 #include "llama/weights.h"
 #include "tensor/base/json.h"
+#include "tensor/ops.h"
 #include "unlearn/profiling.h"
 #include "unlearn/progress.h"
 #include "unlearn/run_folder.h"
@@ -51,6 +52,7 @@ LoadedModel starting_model(const TrainingJob& job) {
     if (!job.model.empty()) return load_model(job.model, job.dtype, job.device, true);
     LoadedModel out{llama::read_config(job.init), llama::Tokenizer::load(job.tokenizer), nullptr, {}};
     llama::check_tokenizer(out.tokenizer, out.config);
+    tensor::check_device(job.device, job.dtype, out.config.head_dim);
     out.model = std::make_unique<llama::Llama>(
         out.config, llama::random_weights(out.config, job.dtype, job.trainer.seed, job.device));
     return out;

@@ -32,7 +32,7 @@ std::vector<std::string> places() {
 void* open_library() {
     for (const std::string& place : places())
         if (void* library = ::dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL); library != nullptr) return library;
-    throw Error(
+    throw InputError(
         "--device cuda: neither libcublasLt.so.13 nor .12 is on the loader's path or in /usr/local/cuda/lib64; install "
         "cuBLAS (part of the CUDA toolkit), or name its folder in LD_LIBRARY_PATH");
 }

@@ -11,6 +11,11 @@ namespace uipe::tensor::cuda {
 
 #include "tensor/backend.inc"
 
+/// InputError when no level of attention, or not the wanted one, takes such heads.
+void check_attention(DType dtype, std::int64_t head_dim);
+/// InputError when cuBLASLt is missing, or a variable of the environment that products go by has no meaning.
+void check_products();
+
 /// Calls body.template operator()<T>() with T the element type of `dtype`, f32 or bf16.
 template <class Body>
 void with_float(DType dtype, const Body& body) {

@@ -42,7 +42,7 @@ void* workspace() {
 /// A variable of the environment that is unset, or one of two words; whether it is the second.
 bool chosen(const char* variable, const std::string& usual, const std::string& other) {
     const char* text = std::getenv(variable);
-    const std::string value = text == nullptr ? usual : text;
+    const std::string value = text == nullptr || *text == '\0' ? usual : text;
     require_input(value == usual || value == other, variable, "=", value, ": it may be ", usual, " or ", other);
     return value == other;
 }
@@ -250,6 +250,12 @@ const Plan& plan_for(const Problem& problem, const Tensor& y, const Tensor& a, c
 }
 
 }  // namespace
+
+void check_products() {
+    (void)takes_first();
+    (void)takes_tf32();
+    (void)cublas();
+}
 
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate) {
     const Problem p{.m = y.dim(0),

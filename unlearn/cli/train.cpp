@@ -55,9 +55,11 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
     c.add_option("--eval-every", job.eval_every, "Evaluate after every so many epochs; 0: after the last")
         ->group("Evaluation");
     add_evaluation_options(c, job.evaluation);
-    c.add_option("--profile", job.profile, "Print where the time of all steps goes at the end, or of so many")
+    c.add_option(
+         "--profile", job.profile,
+         "Measure where time goes and print a table at the end: of so many steps, or of all (0); without the first two")
         ->expected(0, 1)
-        ->default_str("0");
+        ->default_str("off");
     const std::string group = "Stopping and resuming";
     c.add_flag("--resume", job.resume, "Go on with the run in --out")->group(group);
     c.add_flag("--overwrite", job.overwrite, "Replace the run in --out")->group(group);

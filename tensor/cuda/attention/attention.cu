@@ -168,6 +168,8 @@ Tiles key_tiles(const Batch& batch, int rows) { return tiles(batch, Side::keys, 
 
 }  // namespace attend
 
+void check_attention(DType dtype, std::int64_t head_dim) { (void)attend::choose(dtype, head_dim); }
+
 void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
                const Tensor& cu_queries, const Tensor& cu_keys, std::int64_t head_dim) {
     using namespace attend;

@@ -3,11 +3,13 @@
 #include <sys/mman.h>
 
 #include <bit>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <vector>
 
 #include "tensor/base/error.h"
@@ -413,26 +415,29 @@ void Block::check_aligned(const void* from, const char* operation, const std::so
     }
 }
 
+/// UIPE_EMULATOR as options; InputError names the word that is none.
 Options options_of_environment() {
     Options o;
     const char* text = std::getenv("UIPE_EMULATOR");
-    if (text == nullptr) return o;
-    const std::string s = text;
-    const auto value = [&s](const char* name) {
-        const std::size_t begin = s.find(name);
-        return begin == std::string::npos
-                   ? std::string()
-                   : s.substr(begin + std::strlen(name), s.find(' ', begin) - begin - std::strlen(name));
-    };
-    const std::string order = value("order=");
-    if (order == "reverse") o.order = Order::reverse;
-    if (order.starts_with("random")) {
-        o.order = Order::random;
-        if (order.size() > 7) o.seed = std::strtoull(order.c_str() + 7, nullptr, 10);
+    std::istringstream words(text == nullptr ? "" : text);
+    for (std::string word; words >> word;) {
+        int read = 0;
+        unsigned poison = 0;
+        unsigned long long seed = 0;
+        if (word == "order=forward" || word == "order=reverse") {
+            o.order = word == "order=forward" ? Order::forward : Order::reverse;
+        } else if (std::sscanf(word.c_str(), "order=random:%llu%n", &seed, &read) == 1 && word[read] == '\0') {
+            o.order = Order::random;
+            o.seed = seed;
+        } else if (word == "copies=early" || word == "copies=late") {
+            o.late_copies = word == "copies=late";
+        } else if (std::sscanf(word.c_str(), "poison=%2x%n", &poison, &read) == 1 && word[read] == '\0') {
+            o.poison = static_cast<std::uint8_t>(poison);
+        } else {
+            throw InputError(cat("UIPE_EMULATOR: '", word,
+                                 "' is none of order=forward|reverse|random:SEED, copies=early|late, poison=HEX"));
+        }
     }
-    o.late_copies = value("copies=") == "late";
-    if (const std::string poison = value("poison="); !poison.empty())
-        o.poison = static_cast<std::uint8_t>(std::strtoul(poison.c_str(), nullptr, 16));
     return o;
 }
 
