@@ -177,6 +177,9 @@ Roofs measure_roofs(DType dtype, Device device) {
 #ifdef UIPE_CUDA
 Range::Range(const char* name) { cuda::push_range(name); }
 Range::~Range() { cuda::pop_range(); }
+#else
+Range::Range(const char* /*name*/) {}
+Range::~Range() = default;
 #endif
 
 }  // namespace uipe::tensor

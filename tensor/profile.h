@@ -66,12 +66,8 @@ private:
 /// outlive it.
 class Range {
 public:
-#ifdef UIPE_CUDA
     explicit Range(const char* name);
     ~Range();
-#else
-    explicit Range(const char* /*name*/) {}
-#endif
     Range(const Range&) = delete;
     Range& operator=(const Range&) = delete;
 };

@@ -8,6 +8,7 @@
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/math.h"
+#include "tensor/head_rows.h"
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
@@ -15,26 +16,7 @@ namespace {
 
 constexpr std::int64_t chunk_elements = std::int64_t{1} << 24;  // logits held at once
 
-using Rows = std::vector<std::int64_t>;
-
-/// The rows t of [0, T) with keep(t).
-template <class Keep>
-Rows rows_where(std::int64_t T, const Keep& keep) {
-    Rows rows;
-    for (std::int64_t t = 0; t < T; ++t)
-        if (keep(t)) rows.push_back(t);
-    return rows;
-}
-
-Rows rows_with_target(const Tensor& targets) {
-    const std::int32_t* target = targets.data<std::int32_t>();
-    return rows_where(targets.numel(), [target](std::int64_t t) { return target[t] >= 0; });
-}
-
-Rows rows_in_mask(std::int64_t T, const Tensor& mask) {
-    const std::int32_t* keep = mask.defined() ? mask.data<std::int32_t>() : nullptr;
-    return rows_where(T, [keep](std::int64_t t) { return keep == nullptr || keep[t] != 0; });
-}
+using Rows = std::vector<std::int32_t>;
 
 /// Calls body(rows, n) for consecutive chunks of `rows` whose logits fit the chunk.
 template <class Body>
@@ -46,7 +28,7 @@ void for_each_chunk(const Rows& rows, std::int64_t V, const Body& body) {
 }
 
 /// The chosen rows of x[T,C], together.
-Tensor gather(const Tensor& x, const std::int64_t* rows, std::int64_t n) {
+Tensor gather(const Tensor& x, const std::int32_t* rows, std::int64_t n) {
     const std::int64_t C = x.dim(1);
     Tensor y = Tensor::empty({n, C}, x.dtype());
     const std::size_t bytes = static_cast<std::size_t>(C) * size_of(x.dtype());
@@ -67,7 +49,7 @@ Tensor logits_of(const Tensor& hidden_rows, const Tensor& w, const Tensor& d = {
 }
 
 /// x[i] *= scale[rows[i]].
-void scale_rows(const Tensor& x, const Tensor& scale, const std::int64_t* rows) {
+void scale_rows(const Tensor& x, const Tensor& scale, const std::int32_t* rows) {
     const std::int64_t C = x.dim(1);
     with_float(x.dtype(), [&]<class T>() {
         using A = acc_t<T>;
@@ -80,7 +62,7 @@ void scale_rows(const Tensor& x, const Tensor& scale, const std::int64_t* rows) 
 }
 
 /// y[rows[i]] += scale[rows[i]] x[i]; x is in the accumulator's type of y.
-void scatter(const Tensor& y, const Tensor& x, const Tensor& scale, const std::int64_t* rows) {
+void scatter(const Tensor& y, const Tensor& x, const Tensor& scale, const std::int32_t* rows) {
     const std::int64_t C = x.dim(1);
     with_float(y.dtype(), [&]<class T>() {
         using A = acc_t<T>;
@@ -96,7 +78,7 @@ void scatter(const Tensor& y, const Tensor& x, const Tensor& scale, const std::i
 /// Sends the gradient scale[rows[i]] d[i] of n rows of logits on to dhidden and dw. The scale is applied to the factors
 /// and results of width C, not to the far larger d[n,V].
 void head_gradient(const Tensor& dhidden, const Tensor& dw, const Tensor& scale, const Tensor& d, const Tensor& hidden,
-                   const Tensor& w, const std::int64_t* rows) {
+                   const Tensor& w, const std::int32_t* rows) {
     const std::int64_t n = d.dim(0);
     if (dw.defined()) {
         const Tensor h = gather(hidden, rows, n);
@@ -182,7 +164,7 @@ void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const T
     if (dhidden.defined() && !accumulate_hidden) cpu::fill(dhidden, 0.0);
     if (all.empty()) return;
     if (kept.defined()) return head_gradient(dhidden, dw, dy, kept, hidden, w, all.data());
-    for_each_chunk(all, w.dim(0), [&](const std::int64_t* rows, std::int64_t n) {
+    for_each_chunk(all, w.dim(0), [&](const std::int32_t* rows, std::int64_t n) {
         head_gradient(dhidden, dw, dy, compute(rows, n), hidden, w, rows);
     });
 }
@@ -198,7 +180,7 @@ void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, co
     const Rows all = rows_with_target(targets);
     with_float(w.dtype(), [&]<class T>() {
         using A = acc_t<T>;
-        for_each_chunk(all, V, [&](const std::int64_t* rows, std::int64_t n) {
+        for_each_chunk(all, V, [&](const std::int32_t* rows, std::int64_t n) {
             const Tensor h = gather(hidden, rows, n);
             const Tensor d = dlogits.defined() ? dlogits.rows(rows - all.data(), rows - all.data() + n) : Tensor();
             const Tensor scores = logits_of(h, w, d);
@@ -220,7 +202,7 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
     const std::int32_t* target = targets.data<std::int32_t>();
     with_float(w.dtype(), [&]<class T>() {
         using A = acc_t<T>;
-        const auto compute = [&](const std::int64_t* rows, std::int64_t n) {
+        const auto compute = [&](const std::int32_t* rows, std::int64_t n) {
             const Tensor d = Tensor::empty({n, V}, w.dtype());
             const Tensor scores = logits_of(gather(hidden, rows, n), w, d);
             for_each_row(n, [&](std::int64_t i) {
@@ -237,7 +219,7 @@ namespace {
 /// Of n rows: divergences into kl, where that is defined, and the gradient by the logits into d, where that is.
 template <class T>
 void divergences(const Tensor& kl, const Tensor& d, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
-                 const Tensor& w_ref, const std::int64_t* rows, std::int64_t n) {
+                 const Tensor& w_ref, const std::int32_t* rows, std::int64_t n) {
     using A = acc_t<T>;
     const std::int64_t V = w.dim(0);
     const Tensor scores = logits_of(gather(hidden, rows, n), w, d);
@@ -256,7 +238,7 @@ void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Ten
     cpu::fill(kl, 0.0);
     const Rows all = rows_in_mask(kl.numel(), mask);
     with_float(w.dtype(), [&]<class T>() {
-        for_each_chunk(all, V, [&](const std::int64_t* rows, std::int64_t n) {
+        for_each_chunk(all, V, [&](const std::int32_t* rows, std::int64_t n) {
             const std::int64_t first = rows - all.data();
             const Tensor d = dlogits.defined() ? dlogits.rows(first, first + n) : Tensor::empty({n, V}, w.dtype());
             divergences<T>(kl, d, hidden, w, hidden_ref, w_ref, rows, n);
@@ -268,7 +250,7 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
                        const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
                        bool accumulate_hidden, const Tensor& dlogits) {
     with_float(w.dtype(), [&]<class T>() {
-        const auto compute = [&](const std::int64_t* rows, std::int64_t n) {
+        const auto compute = [&](const std::int32_t* rows, std::int64_t n) {
             const Tensor d = Tensor::empty({n, w.dim(0)}, w.dtype());
             divergences<T>({}, d, hidden, w, hidden_ref, w_ref, rows, n);
             return d;

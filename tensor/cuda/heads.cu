@@ -13,6 +13,7 @@
 #include "tensor/allocator.h"
 #include "tensor/cpu/cpu.h"
 #include "tensor/cuda/floats.h"
+#include "tensor/head_rows.h"
 
 namespace uipe::tensor::cuda {
 namespace {
@@ -244,23 +245,9 @@ struct Rows {
     const int* on_device() const { return indices(index); }
 };
 
-template <class Keep>
-Rows rows_where(std::int64_t T, const Keep& keep) {
-    std::vector<std::int32_t> rows;
-    for (std::int64_t t = 0; t < T; ++t)
-        if (keep(t)) rows.push_back(static_cast<std::int32_t>(t));
+Rows rows_of(const std::vector<std::int32_t>& rows, std::int64_t T) {
     const auto n = static_cast<std::int64_t>(rows.size());
     return {Tensor::from(rows, {n}), n == T};
-}
-
-Rows rows_with_target(const Tensor& targets) {
-    const std::int32_t* target = targets.data<std::int32_t>();
-    return rows_where(targets.numel(), [target](std::int64_t t) { return target[t] >= 0; });
-}
-
-Rows rows_in_mask(std::int64_t T, const Tensor& mask) {
-    const std::int32_t* keep = mask.defined() ? mask.data<std::int32_t>() : nullptr;
-    return rows_where(T, [keep](std::int64_t t) { return keep == nullptr || keep[t] != 0; });
 }
 
 /// Calls body(first, rows) for consecutive chunks of rows whose logits, in f32, take 128 MiB at most: enough rows for
@@ -376,7 +363,7 @@ std::vector<int> downloaded(const int* from, std::int64_t n) {
 
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
                    const Tensor& argmax, const Tensor& dlogits) {
-    const Rows all = rows_with_target(targets);
+    const Rows all = rows_of(rows_with_target(targets), targets.numel());
     if (!all.all) cuda::fill(logp, 0.0);
     const std::shared_ptr<int> best = argmax.defined() ? device_ints(all.n()) : nullptr;
     for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
@@ -398,12 +385,13 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
         logprobs({}, nullptr, d, hidden, w, targets, first, rows);
         return d;
     };
-    backward(dhidden, dw, dlogp, hidden, w, rows_with_target(targets), dlogits, accumulate_hidden, compute);
+    backward(dhidden, dw, dlogp, hidden, w, rows_of(rows_with_target(targets), targets.numel()), dlogits,
+             accumulate_hidden, compute);
 }
 
 void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
               const Tensor& mask, const Tensor& dlogits) {
-    const Rows all = rows_in_mask(kl.numel(), mask);
+    const Rows all = rows_of(rows_in_mask(kl.numel(), mask), kl.numel());
     if (!all.all) cuda::fill(kl, 0.0);
     for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
         divergences(kl, part_of(dlogits, first, rows.n()), hidden, w, hidden_ref, w_ref, first, rows);
@@ -418,7 +406,8 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
         divergences({}, d, hidden, w, hidden_ref, w_ref, first, rows);
         return d;
     };
-    backward(dhidden, dw, dkl, hidden, w, rows_in_mask(dkl.numel(), mask), dlogits, accumulate_hidden, compute);
+    backward(dhidden, dw, dkl, hidden, w, rows_of(rows_in_mask(dkl.numel(), mask), dkl.numel()), dlogits,
+             accumulate_hidden, compute);
 }
 
 void argmax(const Tensor& y, const Tensor& x) {

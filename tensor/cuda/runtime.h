@@ -58,7 +58,8 @@ private:
     void* event_ = nullptr;
 };
 
-/// How often download(), Readback::wait() and synchronize() have been called: the host's waits for the device.
+/// How often the host has waited for the device: in download(), Readback::wait() and synchronize(), and in upload()
+/// where no pinned buffer was free.
 std::size_t waits();
 
 /// Seconds on the device between two marks in the queue.
@@ -79,6 +80,8 @@ private:
 
 /// Between them, what is queued has a name for profilers. They nest.
 void push_range(const char* name);
+/// How many have begun.
+std::size_t ranges();
 void pop_range();
 
 /// Memory of the device, from its stream-ordered pool, which keeps what comes back: a block may be given back while

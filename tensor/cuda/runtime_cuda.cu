@@ -232,7 +232,15 @@ double Stopwatch::seconds() {
     return ms * 1e-3;
 }
 
-void push_range(const char* name) { nvtxRangePushA(name); }
+namespace {
+std::atomic<std::size_t> ranges_begun{0};
+}  // namespace
+
+void push_range(const char* name) {
+    ++ranges_begun;
+    nvtxRangePushA(name);
+}
+std::size_t ranges() { return ranges_begun; }
 void pop_range() { nvtxRangePop(); }
 
 void* take_memory(std::size_t bytes) {

@@ -5,6 +5,7 @@
 
 #include "tensor/cuda/attention/attention.h"
 #include "tests/cuda/cuda_test.h"
+#include "tests/tensor/attention_inputs.h"
 
 #ifdef UIPE_EMULATED
 #include "tensor/cuda/device/emulator.h"
@@ -14,35 +15,6 @@ namespace uipe::tensor::test {
 namespace {
 
 using cuda::attend::Level;
-
-struct Case {
-    std::vector<std::int32_t> lengths;  // keys of each sequence
-    std::int64_t H, K, D;
-    std::vector<std::int32_t> queries = {};  // of each sequence, for its last keys; empty: as many as keys
-};
-
-std::string name(const Case& s) {
-    std::string text = cat("H ", s.H, " K ", s.K, " D ", s.D, " lengths");
-    for (const std::int32_t n : s.lengths) text += cat(" ", n);
-    if (!s.queries.empty()) text += " queries";
-    for (const std::int32_t n : s.queries) text += cat(" ", n);
-    return text;
-}
-
-struct Inputs {
-    std::int64_t H, K, D, T, S;
-    Tensor cu, cu_keys, q, k, v, dout;
-
-    explicit Inputs(const Case& s)
-        : H(s.H), K(s.K), D(s.D), cu(packed(s.queries.empty() ? s.lengths : s.queries)), cu_keys(packed(s.lengths)) {
-        T = cu.to_vector<std::int32_t>().back();
-        S = cu_keys.to_vector<std::int32_t>().back();
-        q = normal({T, H * D}, DType::bf16);
-        k = normal({S, K * D}, DType::bf16);
-        v = normal({S, K * D}, DType::bf16);
-        dout = normal({T, H * D}, DType::bf16);
-    }
-};
 
 /// The largest norm of a row of D elements.
 double largest_norm(const Tensor& x, std::int64_t D) {
@@ -177,9 +149,9 @@ protected:
         return d;
     }
 
-    void check(const Case& c, const std::array<bool, 3>& accumulate = {}) const {
+    void check(const Layout& c, const std::array<bool, 3>& accumulate = {}) const {
         SCOPED_TRACE(name(c));
-        const Inputs in(c);
+        const Inputs in(c, DType::bf16);
         const Forward got = forward(in);
         const Tensor out = poisoned(in.q.shape(), DType::f64);
         const Tensor lse = poisoned({in.T, in.H}, DType::f64);
@@ -245,7 +217,7 @@ TEST_F(CudaAttentionMma, GradientsAreAddedWhereAsked) {
 
 /// Scores so far apart that softmax is one key, and so large that only the running maximum keeps exp2 finite.
 TEST_F(CudaAttentionMma, LargeScores) {
-    Inputs in({{150}, 1, 1, 64});
+    Inputs in({{150}, 1, 1, 64}, DType::bf16);
     in.q = normal({in.T, in.D}, DType::bf16, 60.0);
     const Forward got = forward(in);
     const Tensor out = poisoned(in.q.shape(), DType::f64);
@@ -257,7 +229,7 @@ TEST_F(CudaAttentionMma, LargeScores) {
 
 TEST_F(CudaAttentionMma, TwiceTheSameBits) {
     for (const std::int64_t D : {64, 128}) {
-        const Inputs in({{5, 130}, 2, 1, D});
+        const Inputs in({{5, 130}, 2, 1, D}, DType::bf16);
         const auto run = [&] {
             const Forward f = forward(in);
             const std::array<Tensor, 3> nothing{poisoned(in.q.shape(), DType::bf16),
@@ -291,7 +263,7 @@ TEST_F(CudaAttentionMma, TwiceTheSameBits) {
 TEST_F(CudaAttentionMma, ProductsAndBanks) {
     for (const std::int64_t D : {16, 32, 48, 64, 96, 128}) {
         SCOPED_TRACE(cat("D ", D));
-        const Inputs in({{64}, 1, 1, D});
+        const Inputs in({{64}, 1, 1, D}, DType::bf16);
         const auto products = [&](const auto& body) {
             const emulator::Statistics before = emulator::statistics();
             body();

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "tests/cuda/cuda_test.h"
+#include "tests/tensor/attention_inputs.h"
 
 #ifdef UIPE_EMULATED
 #include "tensor/cuda/device/emulator.h"
@@ -14,12 +15,6 @@ namespace uipe::tensor::test {
 namespace {
 
 using cuda::attend::Level;
-
-struct Layout {
-    std::vector<std::int32_t> lengths;  // keys of each sequence
-    std::int64_t H, K, D;
-    std::vector<std::int32_t> queries = {};  // of each sequence, for its last keys; empty: as many as keys
-};
 
 const std::vector<Layout>& layouts() {
     static const std::vector<Layout> all{
@@ -39,30 +34,6 @@ const std::vector<Layout>& layouts_behind_a_prefix() {
     };
     return all;
 }
-
-std::string name(const Layout& s) {
-    std::string text = cat("H ", s.H, " K ", s.K, " D ", s.D, " lengths");
-    for (const std::int32_t n : s.lengths) text += cat(" ", n);
-    if (!s.queries.empty()) text += " queries";
-    for (const std::int32_t n : s.queries) text += cat(" ", n);
-    return text;
-}
-
-/// Inputs of one layout on the host, with the gradient of the output.
-struct Inputs {
-    std::int64_t T, S, H, K, D;
-    Tensor cu, cu_keys, q, k, v, dout;
-
-    Inputs(const Layout& s, DType dtype)
-        : H(s.H), K(s.K), D(s.D), cu(packed(s.queries.empty() ? s.lengths : s.queries)), cu_keys(packed(s.lengths)) {
-        T = cu.to_vector<std::int32_t>().back();
-        S = cu_keys.to_vector<std::int32_t>().back();
-        q = normal({T, H * D}, dtype);
-        k = normal({S, K * D}, dtype);
-        v = normal({S, K * D}, dtype);
-        dout = normal({T, H * D}, dtype);
-    }
-};
 
 double largest(const std::vector<double>& x) {
     double most = 0.0;

@@ -32,6 +32,19 @@ class CudaFloats : public Cuda, public ::testing::WithParamInterface<DType> {};
 
 inline Tensor wide(const Tensor& t) { return t.defined() && t.dtype() != DType::i32 ? t.to(DType::f64) : t; }
 
+inline Tensor absolute(const Tensor& x) {
+    std::vector<double> y = values(x);
+    for (double& v : y) v = std::abs(v);
+    return Tensor::from(y, x.shape());
+}
+
+/// op(a) op(b), of f64 on the host.
+inline Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b) {
+    Tensor y = Tensor::empty({a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)}, DType::f64);
+    matmul(y, a, transpose_a, b, transpose_b);
+    return y;
+}
+
 /// For ops that round each element once: f32 within `relative` of the value or of `scale`, whichever is more; bf16
 /// within one ulp on 99.9 % of the elements and within two on all.
 inline void expect_elements(const Tensor& on_device, const Tensor& want, double scale = 0.0, double relative = 1e-5) {

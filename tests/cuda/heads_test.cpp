@@ -17,18 +17,6 @@ struct Size {
 };
 const std::vector<Size> sizes{{0, 4, 5}, {1, 1, 1}, {1, 8, 7}, {5, 7, 33}, {6, 33, 1000}, {40, 16, 128}};
 
-Tensor absolute(const Tensor& x) {
-    std::vector<double> y = values(x);
-    for (double& v : y) v = std::abs(v);
-    return Tensor::from(y, x.shape());
-}
-
-Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b) {
-    Tensor y = Tensor::empty({a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)}, DType::f64);
-    matmul(y, a, transpose_a, b, transpose_b);
-    return y;
-}
-
 double scale_of(const Tensor& hidden, const Tensor& w) {
     double most = 1.0 + std::log(static_cast<double>(w.dim(0)));
     for (const double v : values(product(absolute(hidden), false, absolute(w), true))) most = std::max(most, v);

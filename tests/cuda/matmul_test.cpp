@@ -15,18 +15,6 @@ Tensor operand(std::int64_t rows, std::int64_t columns, bool transposed, DType d
     return transposed ? normal({columns, rows}, dtype) : normal({rows, columns}, dtype);
 }
 
-Tensor absolute(const Tensor& x) {
-    std::vector<double> y = values(x);
-    for (double& v : y) v = std::abs(v);
-    return Tensor::from(y, x.shape());
-}
-
-Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b) {
-    Tensor y = Tensor::empty({a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)}, DType::f64);
-    matmul(y, a, transpose_a, b, transpose_b);
-    return y;
-}
-
 /// op(a) op(b) in f64, and what the absolute values of its terms add up to.
 std::vector<Want> expected(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b) {
     const auto value = values(product(wide(a), transpose_a, wide(b), transpose_b));

@@ -1,4 +1,5 @@
 // A whole model on the device: its loss and every gradient, beside those of the same model on the CPU.
+#include "tensor/cuda/runtime.h"
 #include "tests/cuda/cuda_test.h"
 #include "tests/llama/models.h"
 
@@ -72,6 +73,12 @@ TEST_P(CudaModel, TheSameBitsEveryTimeAndWhenBlocksAreRecomputed) {
 }
 
 using CudaWeights = tensor::test::Cuda;
+
+TEST_F(CudaWeights, EachBlockIsNamedForProfilers) {
+    const std::size_t before = tensor::cuda::ranges();
+    (void)run(own_weights(lively_weights(config(), DType::f32), DType::f32, cuda()));
+    EXPECT_EQ(tensor::cuda::ranges() - before, static_cast<std::size_t>(config().num_layers));
+}
 
 TEST_F(CudaWeights, FreshAndMovedWeightsAreTheCpus) {
     for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -68,6 +68,8 @@ void sync(const std::source_location& here);
 void sync_warp(const std::source_location& here);
 /// Waits until all lanes of the warp are here; the last one calls finish with every lane's `data`.
 void meet(const char* operation, const std::source_location& here, void* data, void (*finish)(void* const* lanes));
+/// Ends the block unless 16 bytes at p, aligned to 16, are shared memory; the race detector is told that they are read.
+void read_shared(const void* p, const char* operation, const std::source_location& here);
 std::uint32_t ballot(bool yes, const std::source_location& here);
 int atomic_add(int* p, int x);
 std::byte* shared_array(const void* key, std::size_t bytes);
