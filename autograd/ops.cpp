@@ -16,24 +16,29 @@ Tensor accumulator(const Tensor& x, t::Shape shape) {
     return Tensor::empty(std::move(shape), t::accumulator_of(x.dtype()), x.device());
 }
 
+/// Of a sum of all inputs.
+void add_backward(const Tensor& dy, std::span<Sink> in) {
+    for (Sink& sink : in)
+        if (sink.wanted()) sink.add(dy);
+}
+
 }  // namespace
 
 Variable add(const Variable& a, const Variable& b) {
     Tensor y = like(a.value());
     t::add(y, a.value(), b.value());
-    return record(y, {a, b}, [](const Tensor& dy, std::span<Sink> in) {
-        if (in[0].wanted()) in[0].add(dy);
-        if (in[1].wanted()) in[1].add(dy);
-    });
+    return record(y, {a, b}, add_backward);
 }
 
 Variable mul(const Variable& a, const Variable& b) {
     Tensor y = like(a.value());
     t::mul(y, a.value(), b.value());
-    return record(y, {a, b}, [p = a.value(), q = b.value()](const Tensor& dy, std::span<Sink> in) {
-        if (in[0].wanted()) t::mul(in[0].grad, dy, q, in[0].accumulate);
-        if (in[1].wanted()) t::mul(in[1].grad, dy, p, in[1].accumulate);
-    });
+    return record(y, {a, b},
+                  [p = b.requires_grad() ? a.value() : Tensor(), q = a.requires_grad() ? b.value() : Tensor()](
+                      const Tensor& dy, std::span<Sink> in) {
+                      if (in[0].wanted()) t::mul(in[0].grad, dy, q, in[0].accumulate);
+                      if (in[1].wanted()) t::mul(in[1].grad, dy, p, in[1].accumulate);
+                  });
 }
 
 Variable scale(const Variable& x, double a) {
@@ -57,6 +62,22 @@ Variable sum(const Variable& x) {
                   [](const Tensor& dy, std::span<Sink> in) { t::sum_backward(in[0].grad, dy, in[0].accumulate); });
 }
 
+Variable rows(const Variable& x, std::int64_t begin, std::int64_t end) {
+    const std::int64_t all = x.value().dim(0);
+    if (begin == 0 && end == all) return x;
+    return record(
+        x.value().rows(begin, end), {x},
+        [begin, end, all](const Tensor& dy, std::span<Sink> in) {
+            const Tensor& dx = in[0].grad;
+            if (!in[0].accumulate) {
+                t::fill(dx.rows(0, begin), 0.0);
+                t::fill(dx.rows(end, all), 0.0);
+            }
+            t::axpby(dx.rows(begin, end), 1.0, dy, in[0].accumulate ? 1.0 : 0.0);
+        },
+        [kept = x.saved(), begin, end] { return kept.get().rows(begin, end); });
+}
+
 Variable segment_sum(const Variable& x, const Tensor& cu_seqlens) {
     Tensor y = Tensor::empty({cu_seqlens.numel() - 1}, x.value().dtype(), x.value().device());
     t::segment_sum(y, x.value(), cu_seqlens);
@@ -68,12 +89,11 @@ Variable segment_sum(const Variable& x, const Tensor& cu_seqlens) {
 Variable linear(const Variable& x, const Variable& w) {
     Tensor y = Tensor::empty({x.value().dim(0), w.value().dim(0)}, x.value().dtype(), x.value().device());
     t::matmul(y, x.value(), false, w.value(), true);
-    return record(
-        y, {x, w},
-        [input = w.requires_grad() ? x.saved() : Saved(), weight = w.value()](const Tensor& dy, std::span<Sink> in) {
-            if (in[0].wanted()) t::matmul(in[0].grad, dy, false, weight, false, in[0].accumulate);
-            if (in[1].wanted()) t::matmul(in[1].grad, dy, true, input.get(), false, in[1].accumulate);
-        });
+    return record(y, {x, w},
+                  [input = w.requires_grad() ? x.saved() : Saved(), w](const Tensor& dy, std::span<Sink> in) {
+                      if (in[0].wanted()) t::matmul(in[0].grad, dy, false, w.value(), false, in[0].accumulate);
+                      if (in[1].wanted()) t::matmul(in[1].grad, dy, true, input.get(), false, in[1].accumulate);
+                  });
 }
 
 Variable embedding(const Variable& table, const Tensor& tokens) {
@@ -84,20 +104,39 @@ Variable embedding(const Variable& table, const Tensor& tokens) {
     });
 }
 
-Variable rmsnorm(const Variable& x, const Variable& w, double eps) {
-    Tensor rstd = accumulator(x.value(), {x.value().dim(0)});
-    const auto run = [input = x.value(), weight = w.value(), eps](const Tensor& scale) {
-        Tensor y = like(input);
-        t::rmsnorm(y, scale, input, weight, eps);
-        return y;
-    };
+namespace {
+
+/// y = rmsnorm(x), which has been computed, on the tape.
+Variable normed(const Variable& x, const Variable& w, double eps, const Tensor& y, const Tensor& rstd) {
     return record(
-        run(rstd), {x, w},
-        [input = x.value(), weight = w.value(), rstd](const Tensor& dy, std::span<Sink> in) {
+        y, {x, w},
+        [input = x.value(), w, rstd](const Tensor& dy, std::span<Sink> in) {
             const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-            t::rmsnorm_backward(in[0].grad, dw, dy, input, weight, rstd, in[0].accumulate);
+            t::rmsnorm_backward(in[0].grad, dw, dy, input, w.value(), rstd, in[0].accumulate);
         },
-        [run, rstd] { return run(rstd); });
+        [input = x.value(), w, rstd, eps] {
+            Tensor again = like(input);
+            t::rmsnorm(again, rstd, input, w.value(), eps);
+            return again;
+        });
+}
+
+}  // namespace
+
+Variable rmsnorm(const Variable& x, const Variable& w, double eps) {
+    const Tensor y = like(x.value());
+    const Tensor rstd = accumulator(x.value(), {x.value().dim(0)});
+    t::rmsnorm(y, rstd, x.value(), w.value(), eps);
+    return normed(x, w, eps, y, rstd);
+}
+
+std::pair<Variable, Variable> add_rmsnorm(const Variable& x, const Variable& r, const Variable& w, double eps) {
+    const Tensor h = like(x.value());
+    const Tensor y = like(h);
+    const Tensor rstd = accumulator(h, {h.dim(0)});
+    t::add_rmsnorm(h, y, rstd, x.value(), r.value(), w.value(), eps);
+    const Variable sum = record(h, {x, r}, add_backward);
+    return {sum, normed(sum, w, eps, y, rstd)};
 }
 
 Variable swiglu(const Variable& gate, const Variable& up) {
@@ -122,6 +161,21 @@ Variable rope(const Variable& x, const Tensor& positions, std::int64_t head_dim,
     return record(y, {x}, [positions, head_dim, theta](const Tensor& dy, std::span<Sink> in) {
         t::rope(in[0].grad, dy, positions, head_dim, theta, true, in[0].accumulate);
     });
+}
+
+Variable dropout(const Variable& x, const Tensor& places, double p, std::uint64_t seed, std::uint64_t stream) {
+    if (p == 0.0) return x;
+    const auto run = [places, p, seed, stream](const Tensor& input) {
+        Tensor y = like(input);
+        t::dropout(y, input, places, p, seed, stream);
+        return y;
+    };
+    return record(
+        run(x.value()), {x},
+        [places, p, seed, stream](const Tensor& dy, std::span<Sink> in) {
+            t::dropout(in[0].grad, dy, places, p, seed, stream, in[0].accumulate);
+        },
+        [run, input = x.saved()] { return run(input.get()); });
 }
 
 Variable attention(const Variable& q, const Variable& k, const Variable& v, const Tensor& cu_seqlens,
@@ -157,12 +211,10 @@ Variable token_logprob(const Variable& hidden, const Variable& w, const Tensor& 
     Tensor logp = accumulator(hidden.value(), {hidden.value().dim(0)});
     const Tensor dlogits = kept_dlogits(hidden, w, t::num_targets(targets));
     t::token_logprob(logp, hidden.value(), w.value(), targets, {}, dlogits);
-    return record(logp, {hidden, w},
-                  [h = hidden.saved(), weight = w.value(), targets, dlogits](const Tensor& dy, std::span<Sink> in) {
-                      const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-                      t::token_logprob_backward(in[0].grad, dw, dy, h.get(), weight, targets, in[0].accumulate,
-                                                dlogits);
-                  });
+    return record(logp, {hidden, w}, [h = hidden.saved(), w, targets, dlogits](const Tensor& dy, std::span<Sink> in) {
+        const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
+        t::token_logprob_backward(in[0].grad, dw, dy, h.get(), w.value(), targets, in[0].accumulate, dlogits);
+    });
 }
 
 Variable token_kl(const Variable& hidden, const Variable& w, const Tensor& hidden_ref, const Tensor& w_ref,
@@ -171,13 +223,28 @@ Variable token_kl(const Variable& hidden, const Variable& w, const Tensor& hidde
     const Tensor dlogits = kept_dlogits(hidden, w, t::num_taken(mask, hidden.value().dim(0)));
     t::token_kl(kl, hidden.value(), w.value(), hidden_ref, w_ref, mask, dlogits);
     return record(kl, {hidden, w},
-                  [h = hidden.saved(), weight = w.value(), hidden_ref, w_ref, mask, dlogits](const Tensor& dy,
-                                                                                             std::span<Sink> in) {
+                  [h = hidden.saved(), w, hidden_ref, w_ref, mask, dlogits](const Tensor& dy, std::span<Sink> in) {
                       const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
-                      t::token_kl_backward(in[0].grad, dw, dy, h.get(), weight, hidden_ref, w_ref, mask,
+                      t::token_kl_backward(in[0].grad, dw, dy, h.get(), w.value(), hidden_ref, w_ref, mask,
                                            in[0].accumulate, dlogits);
                   });
 }
+
+namespace {
+
+/// f(x), computed again by whoever in the backward pass comes first: the ops that read it, or its own gradient.
+struct Again {
+    std::function<Variable(const Variable&)> f;
+    Variable x;       // a leaf
+    Variable y = {};  // f(x), on a tape of its own
+
+    const Variable& value() {
+        if (!y.defined()) y = f(x);
+        return y;
+    }
+};
+
+}  // namespace
 
 Variable checkpoint(const std::function<Variable(const Variable&)>& f, const Variable& x) {
     if (!recording()) return f(x);
@@ -188,14 +255,25 @@ Variable checkpoint(const std::function<Variable(const Variable&)>& f, const Var
     }
     // f may read parameters that need gradients even where x does not, so x always enters as a leaf.
     const Variable anchor = x.requires_grad() ? x : Variable::leaf(x.value());
-    return record(y, {anchor}, [f, input = x.value()](const Tensor& dy, std::span<Sink> in) {
-        const Variable again = Variable::leaf(input);
-        backward(f(again), dy);
-        if (again.grad().defined())
-            in[0].add(again.grad());
-        else
-            in[0].zeroed();
-    });
+    const auto again = std::make_shared<Again>(Again{f, Variable::leaf(x.value())});
+    return record(
+        y, {anchor},
+        [again](const Tensor& dy, std::span<Sink> in) {
+            // The ops of f add to what is there, as they would have done without checkpoint(): summed up by themselves
+            // first, they would be rounded once more.
+            if (in[0].accumulate) again->x.node()->grad = in[0].grad;
+            const std::shared_ptr<Node> made = again->value().node();
+            again->y = Variable();  // what is left of `again` may live as long as the caller's variables
+            backward(made, dy);
+            const Tensor dx = again->x.grad();
+            again->x.clear_grad();
+            if (in[0].accumulate) return;
+            if (dx.defined())
+                in[0].add(dx);
+            else
+                in[0].zeroed();
+        },
+        [again] { return again->value().value(); });
 }
 
 }  // namespace uipe::autograd

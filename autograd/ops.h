@@ -2,6 +2,8 @@
 // checked against central differences in f64 (tests/autograd/ops_test.cpp).
 #pragma once
 
+#include <utility>
+
 #include "autograd/variable.h"
 
 namespace uipe::autograd {
@@ -14,6 +16,8 @@ Variable scale(const Variable& x, double a);
 Variable log_sigmoid(const Variable& x);
 /// [1], the sum of all elements.
 Variable sum(const Variable& x);
+/// Rows [begin, end) of x, in its memory.
+Variable rows(const Variable& x, std::int64_t begin, std::int64_t end);
 /// y[B] = sums of x[T] over each sequence.
 Variable segment_sum(const Variable& x, const Tensor& cu_seqlens);
 
@@ -24,6 +28,8 @@ Variable linear(const Variable& x, const Variable& w);
 Variable embedding(const Variable& table, const Tensor& tokens);
 /// y[T,C] = x / sqrt(mean(x²) + eps) * w[C].
 Variable rmsnorm(const Variable& x, const Variable& w, double eps);
+/// {h, rmsnorm(h)} of h[T,C] = x + r, in one pass over memory.
+std::pair<Variable, Variable> add_rmsnorm(const Variable& x, const Variable& r, const Variable& w, double eps);
 /// y[T,F] = silu(gate) * up.
 Variable swiglu(const Variable& gate, const Variable& up);
 /// x[T,heads*D] rotated by positions[T].
@@ -31,6 +37,10 @@ Variable rope(const Variable& x, const Tensor& positions, std::int64_t head_dim,
 /// out[T,H*D] from q[T,H*D], k and v[T,K*D]: causal, within each sequence.
 Variable attention(const Variable& q, const Variable& k, const Variable& v, const Tensor& cu_seqlens,
                    std::int64_t head_dim);
+
+/// x[T,C] with each element dropped with probability p, the others made larger for it; the mask is that of
+/// tensor::dropout, made again where it is needed. p = 0 is x itself.
+Variable dropout(const Variable& x, const Tensor& places, double p, std::uint64_t seed, std::uint64_t stream);
 
 // --- Heads ---
 /// logp[T] of targets[T] under softmax(hidden[T,C] w[V,C]^T); 0 where targets[t] < 0.
@@ -40,8 +50,8 @@ Variable token_kl(const Variable& hidden, const Variable& w, const Tensor& hidde
                   const Tensor& mask = {});
 
 // --- Memory for time ---
-/// f(x), keeping only x: the backward pass computes f again (Chen et al. 2016). f may read parameters; their gradients
-/// are accumulated as usual. f must give the same value both times.
+/// f(x), keeping only x: the backward pass computes f again (Chen et al. 2016), once, also for the ops that read f(x).
+/// f may read parameters; their gradients are accumulated as usual. f must give the same value both times.
 Variable checkpoint(const std::function<Variable(const Variable&)>& f, const Variable& x);
 
 }  // namespace uipe::autograd

@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-#include "tensor/tensor.h"
+#include "tensor/allocator.h"
 
 namespace uipe::autograd {
 
@@ -58,11 +58,14 @@ struct Node {
     tensor::Shape shape;
     tensor::DType grad_dtype;
     tensor::Device device;
+    tensor::MemoryClass memory = tensor::MemoryClass::activations;  // of the gradient
     Tensor grad;
+    std::function<Tensor()> grad_home;  // of a leaf: gives the memory of its gradient
     bool leaf = true;
     std::uint64_t order = 0;
     std::vector<std::shared_ptr<Node>> inputs;
     Backward backward;
+    std::function<void()> passing;  // of on_backward()
 };
 
 class Variable {
@@ -75,22 +78,34 @@ public:
     /// A leaf whose gradient is kept, in the value's own type.
     static Variable leaf(Tensor value);
 
-    bool defined() const { return value_.defined(); }
-    const Tensor& value() const { return value_; }
+    bool defined() const { return value().defined(); }
+    const Tensor& value() const { return parameter_ ? *parameter_ : value_; }
     bool requires_grad() const { return node_ != nullptr; }
     /// The gradient, undefined before the first backward().
     Tensor grad() const { return node_ ? node_->grad : Tensor(); }
     /// Lets go of the gradient: the next backward() starts from nothing.
     void clear_grad() const;
     /// The value for an op's backward pass to keep.
-    Saved saved() const { return again_ ? *again_ : Saved(value_); }
+    Saved saved() const { return again_ ? *again_ : Saved(value()); }
+    /// The same parameter, without a gradient.
+    Variable frozen() const;
     /// The same value, off the tape.
-    Variable detach() const { return Variable(value_); }
+    Variable detach() const { return Variable(value()); }
     const std::shared_ptr<Node>& node() const { return node_; }
+
+    /// Of a parameter without a gradient: gives it, and all copies of this handle, another value of the same shape, or,
+    /// as Tensor::without_storage(), none for as long as nobody reads it.
+    void set_value(Tensor value) const;
+    /// Of a parameter: its gradient as if a backward() had left it.
+    void set_grad(Tensor grad) const;
+    /// Of a parameter: where the next backward() that finds no gradient writes it, instead of into memory of its own.
+    void set_grad_home(std::function<Tensor()> home) const;
 
 private:
     friend Variable record(Tensor value, const std::vector<Variable>& inputs, Backward backward, Saved::Make again);
+    friend Variable on_backward(const Variable& x, std::function<void()> f);
     Tensor value_;
+    std::shared_ptr<Tensor> parameter_;  // the value of a parameter, shared by all copies of the handle
     std::shared_ptr<Node> node_;
     std::optional<Saved> again_;
 };
@@ -100,8 +115,14 @@ private:
 /// Parameters must therefore keep their values from a forward pass to its backward pass.
 Variable record(Tensor value, const std::vector<Variable>& inputs, Backward backward, Saved::Make again = {});
 
+/// x itself; f is called when the backward pass comes by, before it goes on to what made x. Not called where x needs no
+/// gradient.
+Variable on_backward(const Variable& x, std::function<void()> f);
+
 /// Sends `seed` (default: 1, for a loss of one element) back from `output`, adding to the gradient of every leaf.
 void backward(const Variable& output, const Tensor& seed = {});
+/// The same from an output whose value, and what could make it again, need not be kept meanwhile.
+void backward(const std::shared_ptr<Node>& output, const Tensor& seed);
 
 /// While one lives, ops on this thread are not recorded.
 class NoGrad {
@@ -116,5 +137,17 @@ private:
 };
 
 bool recording();
+
+/// While one lives (with `on`), ops on this thread keep the values that they read, also those that could be made again.
+class KeepValues {
+public:
+    explicit KeepValues(bool on);
+    ~KeepValues();
+    KeepValues(const KeepValues&) = delete;
+    KeepValues& operator=(const KeepValues&) = delete;
+
+private:
+    bool before_;
+};
 
 }  // namespace uipe::autograd

@@ -6,7 +6,8 @@
 #
 # build/bundle then holds uipe, uipe_bench and test_cuda for any x86-64-v3 processor, and beside them every shared
 # library that they need but the C library's own, which must be as new there as here. cuBLASLt is not in it: the machine's
-# CUDA toolkit or PyTorch has it. build/bundle.tar.xz is the same, a quarter of the size. JOBS: compilers at once.
+# CUDA toolkit or PyTorch has it. Nor is MPI: the program is one rank. build/bundle.tar.xz is the same, a quarter of the
+# size. JOBS: compilers at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +18,7 @@ c_library='^(ld-linux-x86-64|libc|libm|libdl|libpthread|librt|libresolv|linux-vd
 
 # An RPATH, unlike a RUNPATH, also holds for the libraries of the libraries. Tests run in the root of the repository.
 # shellcheck disable=SC2016
-cmake -S . -B build/bundling -G Ninja -DCMAKE_BUILD_TYPE=Release -DUIPE_CUDA=ON -DUIPE_NATIVE=OFF \
+cmake -S . -B build/bundling -G Ninja -DCMAKE_BUILD_TYPE=Release -DUIPE_CUDA=ON -DUIPE_MPI=OFF -DUIPE_NATIVE=OFF \
     -DCMAKE_CXX_FLAGS=-march=x86-64-v3 -DCMAKE_CUDA_ARCHITECTURES="$architectures" \
     -DCMAKE_BUILD_RPATH='$ORIGIN' -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags \
     -DUIPE_TEST_FIXTURES=tests/fixtures -DUIPE_TEST_PROGRAM=build/bundle/uipe

@@ -6,6 +6,7 @@
 //   RoPE      2 T C s (x, y); backward is the same turned back
 //   embedding forward 2 T C s (the rows of the table, y); backward T C (s + 8) (dy, the f32 rows read and written)
 //   addition  3 T C s (x, r, y)
+//   addition and RMSNorm  4 T C s (x, r, their sum, y)
 //   AdamW     28 bytes a weight (master, m, v read and written, gradient read), 30 for bf16 weights, written too
 #include "bench/data.h"
 #include "bench/measure.h"
@@ -93,6 +94,18 @@ void add(benchmark::State& state, DType dtype) {
     measure(state, work_of(dtype, 3.0 * bytes_of(dtype), T * C), [&] { tensor::add(y, x, r); });
 }
 
+void add_rmsnorm(benchmark::State& state, DType dtype) {
+    const std::int64_t T = state.range(0);
+    const Tensor x = random_tensor({T, C}, dtype, 0);
+    const Tensor r = random_tensor({T, C}, dtype, 1);
+    const Tensor w = random_tensor({C}, dtype, 2);
+    const Tensor h = Tensor::empty({T, C}, dtype);
+    const Tensor y = Tensor::empty({T, C}, dtype);
+    const Tensor rstd = Tensor::empty({T}, DType::f32);
+    measure(state, work_of(dtype, 4.0 * bytes_of(dtype), T * C),
+            [&] { tensor::add_rmsnorm(h, y, rstd, x, r, w, 1e-6); });
+}
+
 void adamw(benchmark::State& state, DType dtype) {
     const std::int64_t n = state.range(0);
     const Tensor master = random_tensor({n}, DType::f32, 0);
@@ -125,6 +138,8 @@ BENCHMARK_CAPTURE(embedding, f32_backward, DType::f32, true)->Apply(tokens);
 BENCHMARK_CAPTURE(embedding, bf16_backward, DType::bf16, true)->Apply(tokens);
 BENCHMARK_CAPTURE(add, f32, DType::f32)->Apply(tokens);
 BENCHMARK_CAPTURE(add, bf16, DType::bf16)->Apply(tokens);
+BENCHMARK_CAPTURE(add_rmsnorm, f32, DType::f32)->Apply(tokens);
+BENCHMARK_CAPTURE(add_rmsnorm, bf16, DType::bf16)->Apply(tokens);
 BENCHMARK_CAPTURE(adamw, f32, DType::f32)->Apply(weights);
 BENCHMARK_CAPTURE(adamw, bf16, DType::bf16)->Apply(weights);
 

@@ -27,6 +27,15 @@ const NamedModel& small_model() {
     return model;
 }
 
+const NamedModel& demo_model() {
+    static const NamedModel model = [] {
+        NamedModel small = tied_model("demo", 96, 256, 4, 4);
+        small.config.vocab_size = 1000;
+        return small;
+    }();
+    return model;
+}
+
 const NamedModel& large_model() {
     static const NamedModel model = tied_model("110M", 768, 2048, 12, 12);
     return model;

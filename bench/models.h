@@ -13,6 +13,8 @@ struct NamedModel {
 
 /// "15M": C 288, F 768, L 6, H = K = 6, V 32000, tied, the sizes of a TinyStories model: 15.2 million weights.
 const NamedModel& small_model();
+/// "demo": C 96, F 256, L 4, H = K = 4, V 1000, tied, the sizes of the demo's model.
+const NamedModel& demo_model();
 /// "110M": C 768, F 2048, L 12, H = K = 12, V 32000, tied: 109.5 million weights.
 const NamedModel& large_model();
 

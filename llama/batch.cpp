@@ -27,8 +27,9 @@ Batch pack(std::span<const Sequence> sequences, bool share) {
     Indices cu_seqlens{0};
     Indices key_rows;
     Indices cu_keys{0};
+    Indices places;
     for (std::size_t b = 0; b < sequences.size(); ++b) {
-        const auto& [ids, first_target] = sequences[b];
+        const auto& [ids, first_target, place] = sequences[b];
         const auto rows = static_cast<std::int64_t>(ids.size()) - 1;
         require(rows >= 1, "sequence ", b, " of the batch has ", rows + 1, " tokens; at least two are needed");
         require(rows <= std::numeric_limits<std::int32_t>::max() - cu_keys.back(), "the batch exceeds 2^31 tokens");
@@ -40,6 +41,7 @@ Batch pack(std::span<const Sequence> sequences, bool share) {
             tokens.push_back(ids[static_cast<std::size_t>(i)]);
             targets.push_back(i + 1 >= first_target ? ids[static_cast<std::size_t>(i + 1)] : -1);
             positions.push_back(static_cast<std::int32_t>(i));
+            if (place >= 0) places.push_back(place + positions.back());
             batch.num_targets += targets.back() < 0 ? 0 : 1;
         }
         cu_seqlens.push_back(static_cast<std::int32_t>(tokens.size()));
@@ -52,6 +54,7 @@ Batch pack(std::span<const Sequence> sequences, bool share) {
     batch.targets = tensor::Tensor::from(targets);
     batch.positions = tensor::Tensor::from(positions);
     batch.cu_seqlens = tensor::Tensor::from(cu_seqlens);
+    if (places.size() == tokens.size()) batch.places = tensor::Tensor::from(places);
     if (!share) return batch;
     batch.key_rows = tensor::Tensor::from(key_rows);
     batch.cu_keys = tensor::Tensor::from(cu_keys);

@@ -13,6 +13,7 @@ namespace uipe::llama {
 struct Sequence {
     std::vector<std::int32_t> ids;
     std::int64_t first_target = 1;
+    std::int32_t place = -1;  // of its first row among all rows of a step: dropout goes by it. -1: nothing is dropped
 };
 
 /// Row t holds a token and the token to be predicted from it; sequence b owns rows [cu_seqlens[b], cu_seqlens[b+1]).
@@ -23,6 +24,7 @@ struct Batch {
     tensor::Tensor cu_seqlens;     // i32 [B+1]
     tensor::Tensor key_rows;       // i32 [S], where rows are shared: the rows of each whole sequence, in order
     tensor::Tensor cu_keys;        // i32 [B+1]: those of sequence b are key_rows[cu_keys[b]] to [cu_keys[b+1]]
+    tensor::Tensor places;         // i32 [T], of each row in its step, where all sequences have a place
     std::int64_t T = 0;            // rows
     std::int64_t B = 0;            // sequences
     std::int64_t num_targets = 0;  // rows whose target is not -1

@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <type_traits>
 
-#include "tensor/base/error.h"
-#include "tensor/base/json.h"
+#include "llama/keys.h"
 
 namespace uipe::llama {
 namespace {
@@ -17,75 +14,16 @@ constexpr std::int64_t max_layers = 1 << 12;
 constexpr std::int64_t max_vocabulary = 1 << 24;
 constexpr std::int64_t max_positions = 1 << 30;
 
-/// A JSON value in a message, cut to a readable length.
-std::string shown(const Json& value) {
-    std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (text.size() > 60) text = text.substr(0, 60) + "…";
-    return text;
+std::int32_t to_token(const Keys& keys, const char* key, const Json& value) {
+    const std::int64_t id = keys.to_integer(key, value);
+    require_input(0 <= id && id < max_vocabulary, keys.where(), ": ", key, " is ", id, "; a token id is needed");
+    return static_cast<std::int32_t>(id);
 }
 
-/// The keys of one config.json, each read with its type checked.
-class Keys {
-public:
-    Keys(const Json& json, std::string where) : json_(json), where_(std::move(where)) {}
-
-    /// The value of a key; null and a missing key are the same.
-    const Json* find(const char* key) const {
-        const auto it = json_.find(key);
-        return it == json_.end() || it->is_null() ? nullptr : &*it;
-    }
-    std::int64_t integer(const char* key, std::int64_t otherwise) const {
-        const Json* value = find(key);
-        return value == nullptr ? otherwise : to_integer(key, *value);
-    }
-    std::int64_t integer(const char* key) const {
-        const Json* value = find(key);
-        require_input(value != nullptr, where_, ": ", key, " is missing; a positive integer is needed");
-        return to_integer(key, *value);
-    }
-    double number(const char* key, double otherwise) const {
-        const Json* value = find(key);
-        if (value == nullptr) return otherwise;
-        require_input(value->is_number(), where_, ": ", key, " is ", shown(*value), "; a number is needed");
-        return value->get<double>();
-    }
-    bool boolean(const char* key) const {
-        const Json* value = find(key);
-        if (value == nullptr) return false;
-        require_input(value->is_boolean(), where_, ": ", key, " is ", shown(*value), "; true or false is needed");
-        return value->get<bool>();
-    }
-    std::string text(const char* key, const std::string& otherwise) const {
-        const Json* value = find(key);
-        if (value == nullptr) return otherwise;
-        require_input(value->is_string(), where_, ": ", key, " is ", shown(*value), "; a string is needed");
-        return value->get<std::string>();
-    }
-    std::int64_t to_integer(const char* key, const Json& value) const {
-        const bool fits = value.is_number_unsigned()
-                              ? value.get<std::uint64_t>() <= std::numeric_limits<std::int64_t>::max()
-                              : value.is_number_integer();
-        require_input(fits, where_, ": ", key, " is ", shown(value), "; an integer is needed");
-        return value.get<std::int64_t>();
-    }
-    std::int32_t to_token(const char* key, const Json& value) const {
-        const std::int64_t id = to_integer(key, value);
-        require_input(0 <= id && id < max_vocabulary, where_, ": ", key, " is ", id, "; a token id is needed");
-        return static_cast<std::int32_t>(id);
-    }
-    void must_be(const char* key, const std::string& only) const {
-        const std::string value = text(key, only);
-        require_input(value == only, where_, ": ", key, " is \"", value, "\"; only \"", only, "\" is supported");
-    }
-    void must_be_off(const char* key) const {
-        require_input(!boolean(key), where_, ": ", key, " is true, which is not supported; use a Llama without biases");
-    }
-    const std::string& where() const { return where_; }
-
-private:
-    const Json& json_;
-    std::string where_;
-};
+void must_be_off(const Keys& keys, const char* key) {
+    require_input(!keys.boolean(key), keys.where(), ": ", key,
+                  " is true, which is not supported; use a Llama without biases");
+}
 
 /// Refuses every RoPE but the plain one, in the spelling of transformers 4 (rope_scaling) and 5 (rope_parameters).
 void check_rope_kind(const Keys& keys, const char* key) {
@@ -113,9 +51,9 @@ double read_rope_theta(const Keys& keys) {
 std::vector<std::int32_t> read_eos(const Keys& keys) {
     const Json* value = keys.find("eos_token_id");
     if (value == nullptr) return {2};
-    if (!value->is_array()) return {keys.to_token("eos_token_id", *value)};
+    if (!value->is_array()) return {to_token(keys, "eos_token_id", *value)};
     std::vector<std::int32_t> ids;
-    for (const Json& id : *value) ids.push_back(keys.to_token("eos_token_id", id));
+    for (const Json& id : *value) ids.push_back(to_token(keys, "eos_token_id", id));
     return ids;
 }
 
@@ -161,8 +99,8 @@ Config read_config(const fs::path& file_or_folder) {
     const Keys keys(json, path.string());
     keys.must_be("model_type", "llama");
     keys.must_be("hidden_act", "silu");
-    keys.must_be_off("attention_bias");
-    keys.must_be_off("mlp_bias");
+    must_be_off(keys, "attention_bias");
+    must_be_off(keys, "mlp_bias");
     require_input(keys.find("quantization_config") == nullptr, path.string(),
                   ": quantization_config is set; quantised weights are not supported, use the full model");
     Config c;
@@ -180,7 +118,7 @@ Config read_config(const fs::path& file_or_folder) {
     c.rms_norm_eps = keys.number("rms_norm_eps", c.rms_norm_eps);
     c.rope_theta = read_rope_theta(keys);
     c.tie_word_embeddings = keys.boolean("tie_word_embeddings");
-    if (const Json* bos = keys.find("bos_token_id")) c.bos_token_id = keys.to_token("bos_token_id", *bos);
+    if (const Json* bos = keys.find("bos_token_id")) c.bos_token_id = to_token(keys, "bos_token_id", *bos);
     c.eos_token_ids = read_eos(keys);
     c.torch_dtype = keys.text("torch_dtype", keys.text("dtype", c.torch_dtype));
     c.initializer_range = keys.number("initializer_range", c.initializer_range);

@@ -17,13 +17,6 @@ bool worth_packing(const Llama& model, std::int64_t slots) {
     return slots >= fewest_slots && weights * tensor::size_of(model.dtype()) <= most_bytes;
 }
 
-/// x[T,C] w[N,C]^T.
-Tensor product(const Tensor& x, const PackedMatrix& w) {
-    Tensor y = Tensor::empty({x.dim(0), w.weight().dim(0)}, x.dtype(), x.device());
-    w.multiply(y, x);
-    return y;
-}
-
 Tensor like(const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); }
 
 Tensor added(const Tensor& x, const Tensor& r) {
@@ -41,15 +34,34 @@ Tensor rows_at(const Tensor& x, const std::vector<std::int32_t>& index) {
 
 }  // namespace
 
+/// x[T,C] w[N,C]^T, and what the adapter adds.
+Tensor Decoder::Matrix::operator()(const Tensor& x) const {
+    Tensor y = Tensor::empty({x.dim(0), w.weight().dim(0)}, x.dtype(), x.device());
+    w.multiply(y, x);
+    if (!a.defined()) return y;
+    const Tensor inner = Tensor::empty({x.dim(0), a.dim(0)}, x.dtype(), x.device());
+    tensor::matmul(inner, x, false, a, true);
+    tensor::axpby(inner, scale, inner, 0.0);
+    tensor::matmul(y, inner, false, b, true, true);
+    return y;
+}
+
 Decoder::Decoder(const Llama& model, std::int64_t slots, std::int64_t capacity)
     : config_(model.config()), pack_(worth_packing(model, slots)), head_(model.head().value()) {
     const StateDict weights = model.weights();
+    const Adapter adapter = model.lora() ? model.adapter() : Adapter{};
     const tensor::Shape cache{slots, capacity, config_.num_kv_heads * config_.head_dim};
     embedding_ = weights.at("model.embed_tokens.weight");
     norm_ = weights.at("model.norm.weight");
     for (std::int64_t l = 0; l < config_.num_layers; ++l) {
         const auto norm = [&](const char* name) { return weights.at(cat("model.layers.", l, ".", name, ".weight")); };
-        const auto matrix = [&](const char* name) { return PackedMatrix(norm(name), pack_); };
+        const auto matrix = [&](const char* name) {
+            const std::string p = cat("model.layers.", l, ".", name, ".");
+            Matrix m{PackedMatrix(weights.at(p + "weight"), pack_), {}, {}};
+            if (const auto a = adapter.weights.find(p + "lora_A.weight"); a != adapter.weights.end())
+                m = {m.w, a->second, adapter.weights.at(p + "lora_B.weight"), adapter.config.scale()};
+            return m;
+        };
         blocks_.push_back({norm("input_layernorm"), norm("post_attention_layernorm"), matrix("self_attn.q_proj"),
                            matrix("self_attn.k_proj"), matrix("self_attn.v_proj"), matrix("self_attn.o_proj"),
                            matrix("mlp.gate_proj"), matrix("mlp.up_proj"), matrix("mlp.down_proj"),
@@ -91,12 +103,12 @@ Tensor Decoder::run(const Tensor& tokens, const Places& places) const {
     tensor::embedding(x, embedding_, tokens);
     for (const Block& block : blocks_) {
         const Tensor heads = attend(block, normalised(x, block.attention_norm), places);
-        const Tensor middle = added(x, product(heads, block.o));
+        const Tensor middle = added(x, block.o(heads));
         const Tensor y = normalised(middle, block.mlp_norm);
-        const Tensor gate = product(y, block.gate);
+        const Tensor gate = block.gate(y);
         const Tensor inner = like(gate);
-        tensor::swiglu(inner, gate, product(y, block.up));
-        x = added(middle, product(inner, block.down));
+        tensor::swiglu(inner, gate, block.up(y));
+        x = added(middle, block.down(inner));
     }
     return normalised(x, norm_);
 }
@@ -109,9 +121,9 @@ Tensor Decoder::attend(const Block& block, const Tensor& x, const Places& places
         tensor::rope(y, heads, places.positions, D, config_.rope_theta, false);
         return y;
     };
-    const Tensor q = turned(product(x, block.q));
-    const Tensor k = turned(product(x, block.k));
-    const Tensor v = product(x, block.v);
+    const Tensor q = turned(block.q(x));
+    const Tensor k = turned(block.k(x));
+    const Tensor v = block.v(x);
     tensor::cache_write(block.keys, k, places.slots, places.positions);
     tensor::cache_write(block.values, v, places.slots, places.positions);
     Tensor out = like(q);

@@ -25,9 +25,17 @@ public:
     tensor::Tensor logits(const tensor::Tensor& hidden) const;
 
 private:
+    /// A weight, and an adapter's matrices beside it: added to it they would be rounded to its type, and lost in bf16.
+    struct Matrix {
+        tensor::PackedMatrix w;
+        tensor::Tensor a, b;  // undefined without an adapter
+        double scale = 0;
+
+        tensor::Tensor operator()(const tensor::Tensor& x) const;
+    };
     struct Block {
         tensor::Tensor attention_norm, mlp_norm;
-        tensor::PackedMatrix q, k, v, o, gate, up, down;
+        Matrix q, k, v, o, gate, up, down;
         tensor::Tensor keys, values;  // [slots, capacity, K*D]
     };
     /// Where the tokens of one pass stand. While slots fill, tokens attend to their own sequence of the batch; then

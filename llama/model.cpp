@@ -5,7 +5,18 @@
 
 namespace uipe::llama {
 
-namespace {}  // namespace
+Recompute recompute_named(const std::string& name) {
+    if (name == "none") return Recompute::none;
+    if (name == "norm") return Recompute::norm;
+    if (name == "mlp") return Recompute::mlp;
+    require_input(name == "block", "unknown --recompute '", name, "'; known: none, norm, mlp, block");
+    return Recompute::block;
+}
+namespace {
+
+bool of_adapter(const std::string& parameter) { return parameter.find(".lora_") != std::string::npos; }
+
+}  // namespace
 
 StateDict random_weights(const Config& config, tensor::DType dtype, std::uint64_t seed, tensor::Device device) {
     StateDict weights;
@@ -62,7 +73,8 @@ Llama::Llama(const Config& config, const StateDict& weights) : config_(config) {
 
 StateDict Llama::weights() const {
     StateDict out;
-    for (const nn::Parameter& p : parameters()) out[p.name] = p.variable.value();
+    for (const nn::Parameter& p : parameters())
+        if (!of_adapter(p.name)) out[p.name] = p.variable.value();
     return out;
 }
 
@@ -79,20 +91,121 @@ void Llama::collect(const std::string& prefix, nn::Parameters& out) const {
     if (head_) head_->collect(prefix + "lm_head.", out);
 }
 
+void Llama::freeze() {
+    embedding_->freeze();
+    for (Block& block : blocks_)
+        for (nn::Module* part :
+             std::initializer_list<nn::Module*>{&block.attention_norm, &block.attention, &block.mlp_norm, &block.mlp})
+            part->freeze();
+    norm_->freeze();
+    if (head_) head_->freeze();
+}
+
+void Llama::each_linear(const EachMatrix& f) {
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+        const std::string p = cat("model.layers.", l, ".");
+        blocks_[l].attention.each_linear(
+            [&](const std::string& name, nn::Linear& linear) { f(cat(p, "self_attn.", name, "."), linear); });
+        blocks_[l].mlp.each_linear(
+            [&](const std::string& name, nn::Linear& linear) { f(cat(p, "mlp.", name, "."), linear); });
+    }
+}
+
+void Llama::set_adapter(const Adapter& adapter) {
+    const auto expected = expected_adapter(config_, adapter.config);
+    require(adapter.weights.size() == expected.size(), "an adapter of ", adapter.weights.size(),
+            " matrices for a model that asks for ", expected.size());
+    const auto own = [&](const std::string& name) {
+        const auto found = adapter.weights.find(name);
+        require(found != adapter.weights.end() && found->second.shape() == expected.at(name), "the adapter lacks ",
+                name, " of shape ", tensor::to_string(expected.at(name)));
+        const tensor::Tensor w = found->second.to(dtype()).to(device());
+        return w.raw() == found->second.raw() ? w.clone() : w;
+    };
+    freeze();
+    std::uint64_t stream = 0;
+    each_linear([&](const std::string& name, nn::Linear& linear) {
+        ++stream;
+        linear.set_adapter({});
+        if (expected.count(name + "lora_A.weight") != 0)
+            linear.set_adapter(nn::Lora(own(name + "lora_A.weight"), own(name + "lora_B.weight"),
+                                        adapter.config.scale(), adapter.config.dropout, stream));
+    });
+    lora_ = adapter.config;
+}
+
+Adapter Llama::adapter() const {
+    require(lora_.has_value(), "a model without an adapter is asked for it");
+    Adapter out{*lora_, {}};
+    for (const nn::Parameter& p : parameters())
+        if (of_adapter(p.name)) out.weights[p.name] = p.variable.value();
+    return out;
+}
+
+Llama Llama::reference() const {
+    Adapter now = adapter();
+    Llama out = *this;
+    if (is_zero(now)) {
+        out.each_linear([](const std::string&, nn::Linear& linear) { linear.set_adapter({}); });
+        out.lora_.reset();
+    } else {
+        now.config.dropout = 0;
+        out.set_adapter(now);
+        out.freeze();
+    }
+    return out;
+}
+
 const Variable& Llama::head() const { return head_ ? head_->weight() : embedding_->weight(); }
 
-Variable Llama::Block::operator()(const Variable& x, const nn::Packing& packing) const {
+Variable Llama::Block::operator()(const Variable& x, const nn::Packing& packing, Recompute recompute) const {
     const tensor::Range range(name.c_str());
-    const Variable middle = autograd::add(x, attention(attention_norm(x), packing));
-    return autograd::add(middle, mlp(mlp_norm(middle)));
+    if (recompute == Recompute::mlp) {
+        const Variable middle = autograd::add(x, attention(attention_norm(x), packing));
+        const auto inner = [this, dropout = packing.dropout](const Variable& in) {
+            return mlp.inner(mlp_norm(in), dropout);
+        };
+        return autograd::add(middle, mlp.down(autograd::checkpoint(inner, middle), packing.dropout));
+    }
+    const auto [middle, y] = mlp_norm(x, attention(attention_norm(x), packing));
+    return autograd::add(middle, mlp(y, packing.dropout));
+}
+
+std::vector<nn::Parameters> Llama::units() const {
+    std::vector<nn::Parameters> out(blocks_.size() + (head_ ? 2 : 1));
+    for (nn::Parameter& p : parameters()) {
+        const std::string block = "model.layers.";
+        const std::size_t last = out.size() - 1;
+        const bool first = p.name.starts_with("model.embed_tokens.") || !head_;
+        const bool in_block = p.name.starts_with(block);
+        out[in_block ? 1 + std::stoul(p.name.substr(block.size())) : first ? 0 : last].push_back(std::move(p));
+    }
+    return out;
+}
+
+Variable Llama::next_unit(const Variable& x, std::size_t unit) const {
+    if (observer_ == nullptr) return x;
+    const bool tied = !head_;  // then unit 0 stays: the head is read at the end
+    const bool last = tied && unit == blocks_.size();
+    if (!tied || unit > 0) observer_->after_forward(unit);
+    if (!last) observer_->before_forward(unit + 1);
+    return autograd::on_backward(x, [observer = observer_, unit, last] {
+        if (!last) observer->after_backward(unit + 1);
+        if (unit > 0) observer->before_backward(unit);  // the embedding's gradient does not read the embedding
+    });
 }
 
 Variable Llama::hidden(const Batch& batch) const {
-    const nn::Packing packing{batch.positions, batch.cu_seqlens, batch.key_rows, batch.cu_keys};
-    Variable x = (*embedding_)(batch.tokens);
-    for (const Block& block : blocks_) {
-        const auto run = [&block, packing](const Variable& in) { return block(in, packing); };
-        x = recompute_ ? autograd::checkpoint(run, x) : run(x);
+    const nn::Packing packing{
+        batch.positions, batch.cu_seqlens, batch.key_rows, batch.cu_keys, {dropout_seed_, batch.places}};
+    const autograd::KeepValues guard(recompute_ == Recompute::none);
+    if (observer_ != nullptr) observer_->before_forward(0);
+    Variable x = next_unit((*embedding_)(batch.tokens), 0);
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+        const auto run = [&block = blocks_[l], packing, what = recompute_](const Variable& in) {
+            return block(in, packing, what);
+        };
+        x = next_unit(recompute_ == Recompute::block ? autograd::checkpoint(run, x) : run(x), l + 1);
     }
     return (*norm_)(x);
 }

@@ -4,9 +4,8 @@
 #include <memory>
 #include <optional>
 
+#include "llama/adapter.h"
 #include "llama/batch.h"
-#include "llama/config.h"
-#include "llama/safetensors.h"
 #include "nn/attention.h"
 
 namespace uipe::llama {
@@ -23,6 +22,17 @@ StateDict moved_weights(const StateDict& weights, tensor::DType dtype, tensor::D
 /// A private copy of `weights` in `dtype` on `device`, for training.
 StateDict own_weights(const StateDict& weights, tensor::DType dtype, tensor::Device device = {});
 
+/// What the backward pass computes again so that it need not be kept, rising. What is kept of a token in a layer is
+/// given in numbers of the activations' type + numbers of the accumulator's.
+enum class Recompute : std::uint8_t {
+    none,   // nothing: 4 C + 2 (H+K) D + 3 F, + H + 2
+    norm,   // outputs of the norms and of SwiGLU, whose inputs are kept anyway: 2 C + 2 (H+K) D + 2 F, + H + 2
+    mlp,    // the MLP up to its last product, from its input: 2 C + 2 (H+K) D, + H + 1
+    block,  // the block, from its input: C
+};
+/// "none", "norm", "mlp" or "block"; InputError lists them.
+Recompute recompute_named(const std::string& name);
+
 class Llama : public nn::Module {
 public:
     /// A model of the given weights, all of one type, which it shares: training changes them in place.
@@ -32,9 +42,23 @@ public:
     const Config& config() const { return config_; }
     tensor::DType dtype() const { return head().value().dtype(); }
     tensor::Device device() const { return head().value().device(); }
-    /// The weights by name, sharing storage.
+    /// The weights by name, sharing storage; without the adapter's.
     StateDict weights() const;
     void collect(const std::string& prefix, nn::Parameters& out) const override;
+    void freeze() override;
+
+    /// Freezes the weights, and takes a private copy of an adapter, to be trained in their stead. Error unless it is
+    /// one for this model.
+    void set_adapter(const Adapter& adapter);
+    /// What kind of adapter there is; nothing without one.
+    const std::optional<LoraConfig>& lora() const { return lora_; }
+    /// The adapter, its matrices sharing storage. Error without one.
+    Adapter adapter() const;
+    /// By what the adapter drops rows that have a place: another one for every step.
+    void set_dropout_seed(std::uint64_t seed) { dropout_seed_ = seed; }
+    /// The model as it is now, frozen, to compare with while the adapter is trained: it shares all but a copy of the
+    /// adapter, and where that does nothing yet, all. Error without an adapter: the weights themselves would change.
+    Llama reference() const;
 
     /// The normalised hidden states [T,C] that the LM head reads. No gradient where sequences share rows.
     Variable hidden(const Batch& batch) const;
@@ -43,8 +67,14 @@ public:
     /// The LM head [V,C]; the embedding when tied.
     const Variable& head() const;
 
-    /// When on, the backward pass recomputes each block from its input: memory for L inputs and one block.
-    void set_recompute(bool on) { recompute_ = on; }
+    /// The parameters in units, as a forward pass meets them: the embedding (with all that is not in a block, when the
+    /// head is tied to it), each block, and the final norm with the head.
+    std::vector<nn::Parameters> units() const;
+    /// `observer` (none: nullptr) hears of every pass of hidden() from now on.
+    void observe(nn::UnitObserver* observer) { observer_ = observer; }
+
+    /// Changes memory and time, and no bit of any result.
+    void set_recompute(Recompute what) { recompute_ = what; }
 
 private:
     struct Block {
@@ -55,15 +85,24 @@ private:
 
         std::string name;  // for profilers
 
-        Variable operator()(const Variable& x, const nn::Packing& packing) const;
+        Variable operator()(const Variable& x, const nn::Packing& packing, Recompute recompute) const;
     };
+
+    /// Tells the observer that a forward pass goes on from `unit` to the next, and marks the place for the way back.
+    Variable next_unit(const Variable& x, std::size_t unit) const;
+    using EachMatrix = std::function<void(const std::string& name, nn::Linear& linear)>;
+    /// Calls f with every linear layer of the blocks and the begin of its parameters' names.
+    void each_linear(const EachMatrix& f);
 
     Config config_;
     std::optional<nn::Embedding> embedding_;
     std::vector<Block> blocks_;
     std::optional<nn::RmsNorm> norm_;
     std::optional<nn::Linear> head_;  // absent when tied
-    bool recompute_ = false;
+    nn::UnitObserver* observer_ = nullptr;
+    Recompute recompute_ = Recompute::norm;
+    std::optional<LoraConfig> lora_;
+    std::uint64_t dropout_seed_ = 0;
 };
 
 }  // namespace uipe::llama

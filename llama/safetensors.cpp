@@ -280,10 +280,10 @@ StateDict read_safetensors(const fs::path& path) {
 }
 
 void write_safetensors(const fs::path& path, const StateDict& tensors, std::optional<DType> dtype,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, const Fetch& fetch) {
     std::vector<Item> items;
     for (const auto& item : tensors) {
-        require(item.second.defined(), path.string(), ": tensor ", item.first, " has no storage");
+        require(fetch || item.second.defined(), path.string(), ": tensor ", item.first, " has no storage");
         items.push_back(&item);
     }
     // Wider types first: then every tensor is aligned for its type.
@@ -295,7 +295,10 @@ void write_safetensors(const fs::path& path, const StateDict& tensors, std::opti
     file.write(&length, sizeof length);
     file.write(header.data(), header.size());
     for (const Item item : items) {
-        const Tensor t = item->second.to(written_type(item->second, dtype)).to(tensor::Device{});
+        const Tensor whole = fetch ? fetch(item->first) : item->second;
+        require(whole.shape() == item->second.shape() && whole.dtype() == item->second.dtype(), path.string(),
+                ": tensor ", item->first, " has come in another shape or type");
+        const Tensor t = whole.to(written_type(whole, dtype)).to(tensor::Device{});
         file.write(t.raw(), t.nbytes());
     }
     file.commit();

@@ -1,6 +1,7 @@
 // The safetensors format: 8 bytes of header length, a JSON header, then the bytes of all tensors.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -18,9 +19,13 @@ using StateDict = std::map<std::string, tensor::Tensor>;
 /// InputError names the file, the tensor and the fault: nothing in the header is believed before it is checked.
 StateDict read_safetensors(const fs::path& path);
 
+/// Gives a tensor by its name when its turn to be written has come; the dictionary then says its shape and type alone.
+using Fetch = std::function<tensor::Tensor(const std::string& name)>;
+
 /// Writes tensors, in the float type `dtype` or else as they are, one after another: that one alone is converted or
 /// brought from its device at a time. The file is whole or not there.
 void write_safetensors(const fs::path& path, const StateDict& tensors, std::optional<tensor::DType> dtype = {},
-                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}},
+                       const Fetch& fetch = {});
 
 }  // namespace uipe::llama

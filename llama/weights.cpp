@@ -167,14 +167,16 @@ std::vector<StateDict> shards_of(const StateDict& weights, std::optional<DType> 
     return shards;
 }
 
-void write_shards(const fs::path& folder, const std::vector<StateDict>& shards, std::optional<DType> dtype) {
-    if (shards.size() == 1) return write_safetensors(folder / single_name, shards.front(), dtype);
+void write_shards(const fs::path& folder, const std::vector<StateDict>& shards, std::optional<DType> dtype,
+                  const Fetch& fetch) {
+    const std::map<std::string, std::string> metadata{{"format", "pt"}};
+    if (shards.size() == 1) return write_safetensors(folder / single_name, shards.front(), dtype, metadata, fetch);
     Json files = Json::object();
     std::int64_t bytes = 0;
     for (std::size_t i = 0; i < shards.size(); ++i) {
         char name[64];
         std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
-        write_safetensors(folder / name, shards[i], dtype);
+        write_safetensors(folder / name, shards[i], dtype, metadata, fetch);
         for (const auto& [weight, tensor] : shards[i]) {
             files[weight] = name;
             bytes += bytes_of(tensor, dtype);
@@ -223,14 +225,14 @@ void check_finite(const StateDict& weights, const std::string& where) {
 }
 
 void write_model(const fs::path& folder, const Config& config, const StateDict& weights, const fs::path& tokenizer,
-                 std::optional<DType> dtype, std::int64_t max_shard_bytes) {
+                 std::optional<DType> dtype, std::int64_t max_shard_bytes, const Fetch& fetch) {
     check_weights<Error>({weights, {}}, config, folder.string());
     Config written = config;
     written.torch_dtype = torch_name(dtype.value_or(weights.at(embedding_name).dtype()));
     write_folder(folder, [&](const fs::path& temporary) {
         write_config(temporary, written);
         write_generation_config(temporary, config);
-        write_shards(temporary, shards_of(weights, dtype, max_shard_bytes), dtype);
+        write_shards(temporary, shards_of(weights, dtype, max_shard_bytes), dtype, fetch);
         if (!tokenizer.empty()) write_tokenizer(temporary, Tokenizer::load(tokenizer), config);
     });
 }

@@ -18,10 +18,11 @@ void check_finite(const StateDict& weights, const std::string& where);
 /// Writes a model folder that transformers loads: config.json (its dtype is that of the weights),
 /// generation_config.json, model.safetensors or shards of at most `max_shard_bytes` (a larger tensor is a shard of its
 /// own) and their index, and, when `tokenizer` names what Tokenizer::load takes, tokenizer.model and
-/// tokenizer_config.json. Weights are written in `dtype`, or else as they are, from any device. The folder is whole or
-/// not there; an existing one is replaced, also when `weights` are mapped from it. Error when the weights are not those
-/// of expected_weights(config).
+/// tokenizer_config.json. Weights are written in `dtype`, or else as they are, from any device; `fetch`, where given,
+/// is asked for each in order of name. The folder is whole or not there; an existing one is replaced, also when
+/// `weights` are mapped from it. Error when the weights are not those of expected_weights(config).
 void write_model(const fs::path& folder, const Config& config, const StateDict& weights, const fs::path& tokenizer = {},
-                 std::optional<tensor::DType> dtype = {}, std::int64_t max_shard_bytes = 5'000'000'000);
+                 std::optional<tensor::DType> dtype = {}, std::int64_t max_shard_bytes = 5'000'000'000,
+                 const Fetch& fetch = {});
 
 }  // namespace uipe::llama

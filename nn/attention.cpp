@@ -26,7 +26,8 @@ Variable Attention::operator()(const Variable& x, const Packing& packing) const 
     const auto turn = [&](const Variable& heads) {
         return autograd::rope(heads, packing.positions, head_dim_, rope_theta_);
     };
-    return o_(heads(turn(q_(x)), turn(k_(x)), v_(x), packing));
+    const Dropout& dropout = packing.dropout;
+    return o_(heads(turn(q_(x, dropout)), turn(k_(x, dropout)), v_(x, dropout), packing), dropout);
 }
 
 /// The heads' outputs [T,H*D], before they are mixed.
@@ -47,6 +48,17 @@ void Attention::collect(const std::string& prefix, Parameters& out) const {
     k_.collect(prefix + "k_proj.", out);
     v_.collect(prefix + "v_proj.", out);
     o_.collect(prefix + "o_proj.", out);
+}
+
+void Attention::each_linear(const EachLinear& f) {
+    f("q_proj", q_);
+    f("k_proj", k_);
+    f("v_proj", v_);
+    f("o_proj", o_);
+}
+
+void Attention::freeze() {
+    each_linear([](const std::string&, Linear& linear) { linear.freeze(); });
 }
 
 }  // namespace uipe::nn

@@ -13,6 +13,7 @@ struct Packing {
     // the batch, the last of which it owns.
     Tensor key_rows = {};  // i32 [S]
     Tensor cu_keys = {};   // i32 [B+1]
+    Dropout dropout = {};
 };
 
 class Attention : public Module {
@@ -25,6 +26,8 @@ public:
     Variable operator()(const Variable& x, const Packing& packing) const;
 
     void collect(const std::string& prefix, Parameters& out) const override;
+    void each_linear(const EachLinear& f);
+    void freeze() override;
 
 private:
     Variable heads(const Variable& q, const Variable& k, const Variable& v, const Packing& packing) const;

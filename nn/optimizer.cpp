@@ -4,17 +4,30 @@
 #include <cmath>
 #include <numbers>
 
+#include "tensor/allocator.h"
 #include "tensor/ops.h"
 
 namespace uipe::nn {
+
+namespace {
+
+template <class Make>
+Tensor made_as(tensor::MemoryClass c, const Make& make) {
+    const tensor::MemoryScope scope(c);
+    return make();
+}
+
+}  // namespace
 
 AdamW::AdamW(Parameters parameters, const AdamWOptions& options) : options_(options) {
     for (Parameter& p : parameters) {
         const Tensor& value = p.variable.value();
         const tensor::DType dtype = tensor::accumulator_of(value.dtype());
-        Slot slot{p, value.to(dtype), Tensor::zeros(value.shape(), dtype, value.device()),
-                  Tensor::zeros(value.shape(), dtype, value.device())};
-        slots_.push_back(std::move(slot));
+        const auto zeros = [&] { return Tensor::zeros(value.shape(), dtype, value.device()); };
+        slots_.push_back({.parameter = p,
+                          .master = made_as(tensor::MemoryClass::masters, [&] { return value.to(dtype); }),
+                          .m = made_as(tensor::MemoryClass::moments, zeros),
+                          .v = made_as(tensor::MemoryClass::moments, zeros)});
     }
 }
 
@@ -63,7 +76,11 @@ void AdamW::load_state(const std::map<std::string, Tensor>& saved, std::int64_t 
                       " of ", name_of(source.dtype()), tensor::to_string(source.shape()), ", the model needs ",
                       name_of(target.dtype()), tensor::to_string(target.shape()));
     }
-    for (const auto& [name, target] : own) tensor::copy(target, saved.at(name).to(target.device()));
+    load_state([&saved](const std::string& name, const Tensor&) { return saved.at(name); }, steps);
+}
+
+void AdamW::load_state(const Read& read, std::int64_t steps) {
+    for (const auto& [name, target] : state()) tensor::copy(target, read(name, target).to(target.device()));
     for (const Slot& slot : slots_) tensor::copy(slot.parameter.variable.value(), slot.master);
     steps_ = steps;
 }

@@ -1,6 +1,7 @@
 // AdamW with f32 masters, gradient clipping, and learning-rate schedules.
 #pragma once
 
+#include <functional>
 #include <map>
 
 #include "nn/module.h"
@@ -26,13 +27,17 @@ public:
     /// PyTorch's clip_grad_norm_; where it is not finite the step is counted but changes nothing. Waits for no device.
     void step(double lr, const Tensor& squares = {}, double max_norm = 0.0);
     std::int64_t steps() const { return steps_; }
+    /// Goes on as if so many steps had been taken.
+    void set_steps(std::int64_t steps) { steps_ = steps; }
 
     /// The masters by parameter name: the weights to full precision.
     std::map<std::string, Tensor> masters() const;
     /// Everything a resumed run needs beside the step count: "master.NAME", "m.NAME", "v.NAME", sharing storage.
     std::map<std::string, Tensor> state() const;
-    /// Copies a saved state in, and the masters into the parameters. Error when a tensor is missing or of another
-    /// shape or type; then nothing has changed.
+    /// Copies a saved state in, tensor by tensor as `read` gives them, and the masters into the parameters.
+    using Read = std::function<Tensor(const std::string& name, const Tensor& like)>;
+    void load_state(const Read& read, std::int64_t steps);
+    /// The same from memory. Error when a tensor is missing or of another shape or type; then nothing has changed.
     void load_state(const std::map<std::string, Tensor>& state, std::int64_t steps);
 
 private:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tensor/cpu/arena.h"
+#include "tensor/profile.h"
 #ifdef UIPE_CUDA
 #include "tensor/cuda/runtime.h"
 #endif
@@ -18,6 +19,8 @@ namespace uipe::tensor {
 namespace {
 
 std::atomic<bool> poison{false};
+thread_local MemoryClass current = MemoryClass::activations;
+thread_local bool host_in_plan = false;
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool caching = false;  // exact sizes and immediate frees, so that the sanitizer sees every stray access
@@ -40,22 +43,40 @@ std::size_t rounded(std::size_t bytes) {
 /// apart, and a kernel that reads several at once would have them fight for the same cache sets and memory banks.
 std::size_t gap(std::size_t bytes) { return bytes >= std::size_t{4} << 20 ? (std::size_t{1} << 16) + 576 : 576; }
 
+/// Counts what is taken, or given back.
+void add(MemoryStats& stats, std::size_t bytes, MemoryClass c) {
+    stats.in_use += bytes;
+    stats.by_class[static_cast<std::size_t>(c)] += bytes;
+    if (stats.in_use <= stats.peak) return;
+    stats.peak = stats.in_use;
+    stats.at_peak = stats.by_class;
+    stats.place_of_peak = current_ranges();
+}
+void remove(MemoryStats& stats, std::size_t bytes, MemoryClass c) {
+    stats.in_use -= bytes;
+    stats.by_class[static_cast<std::size_t>(c)] -= bytes;
+}
+void start_new_peak(MemoryStats& stats) {
+    stats.peak = stats.in_use;
+    stats.at_peak = stats.by_class;
+    stats.place_of_peak = current_ranges();
+}
+
 class CpuAllocator {
 public:
-    void* take(std::size_t bytes) {
+    void* take(std::size_t bytes, MemoryClass c) {
         const std::lock_guard lock(mutex_);
         void* block = !caching ? exact(bytes) : bytes <= small ? take_small(bytes) : arena_.take(bytes + gap(bytes));
         require(block != nullptr, "out of memory: ", bytes, " bytes asked, ", stats_.in_use,
                 " in use; a smaller --micro-batch needs less");
-        stats_.in_use += bytes;
-        stats_.peak = std::max(stats_.peak, stats_.in_use);
+        add(stats_, bytes, c);
         if (poison) std::memset(block, 0xFF, bytes);
         return block;
     }
 
-    void give(void* block, std::size_t bytes) {
+    void give(void* block, std::size_t bytes, MemoryClass c) {
         const std::lock_guard lock(mutex_);
-        stats_.in_use -= bytes;
+        remove(stats_, bytes, c);
         if (!caching)
             std::free(block);
         else if (bytes <= small)
@@ -79,7 +100,7 @@ public:
 
     void reset_peak() {
         const std::lock_guard lock(mutex_);
-        stats_.peak = stats_.in_use;
+        start_new_peak(stats_);
     }
 
 private:
@@ -116,12 +137,11 @@ CpuAllocator& allocator() {
 /// Counts what is taken from the device's pool.
 class CudaAllocator {
 public:
-    void* take(std::size_t bytes) {
+    void* take(std::size_t bytes, MemoryClass c) {
         void* block = cuda::take_memory(bytes);
         if (poison) cuda::set_bytes(block, 0xFF, bytes);
         const std::lock_guard lock(mutex_);
-        stats_.in_use += bytes;
-        stats_.peak = std::max(stats_.peak, stats_.in_use);
+        add(stats_, bytes, c);
         if (const std::size_t size = cuda::pool_size(); size > stats_.reserved) {
             stats_.reserved = size;
             ++stats_.allocations;
@@ -129,10 +149,10 @@ public:
         return block;
     }
 
-    void give(void* block, std::size_t bytes) {
+    void give(void* block, std::size_t bytes, MemoryClass c) {
         cuda::give_memory(block);
         const std::lock_guard lock(mutex_);
-        stats_.in_use -= bytes;
+        remove(stats_, bytes, c);
     }
 
     void release() {
@@ -148,7 +168,7 @@ public:
 
     void reset_peak() {
         const std::lock_guard lock(mutex_);
-        stats_.peak = stats_.in_use;
+        start_new_peak(stats_);
     }
 
 private:
@@ -163,12 +183,57 @@ CudaAllocator& cuda_allocator() {
 
 #endif
 
+/// Counts, and gives addresses that no processor can read, none of them twice.
+class MetaAllocator {
+public:
+    void* take(std::size_t bytes, MemoryClass c) {
+        const std::lock_guard lock(mutex_);
+        add(stats_, bytes, c);
+        stats_.reserved = std::max(stats_.reserved, stats_.in_use);
+        const std::uintptr_t here = next_;
+        next_ += (bytes + 63) / 64 * 64;
+        return reinterpret_cast<void*>(here);
+    }
+
+    void give(void* /*block*/, std::size_t bytes, MemoryClass c) {
+        const std::lock_guard lock(mutex_);
+        remove(stats_, bytes, c);
+    }
+
+    void release() {
+        const std::lock_guard lock(mutex_);
+        stats_.reserved = stats_.in_use;
+    }
+
+    MemoryStats stats() {
+        const std::lock_guard lock(mutex_);
+        return stats_;
+    }
+
+    void reset_peak() {
+        const std::lock_guard lock(mutex_);
+        start_new_peak(stats_);
+    }
+
+private:
+    std::mutex mutex_;
+    std::uintptr_t next_ = std::uintptr_t{1} << 60;
+    MemoryStats stats_;
+};
+
+/// One for each device that a meta device stands for.
+MetaAllocator& meta_allocator(Device device) {
+    static auto* instances = new std::array<MetaAllocator, 2>;
+    return (*instances)[stands_for(device).kind == Device::Kind::cpu ? 0 : 1];
+}
+
 /// Calls body with the allocator of `device`.
 template <class Body>
 decltype(auto) with_allocator(Device device, const Body& body) {
 #ifdef UIPE_CUDA
     if (device.kind == Device::Kind::cuda) return body(cuda_allocator());
 #endif
+    if (device.kind == Device::Kind::meta) return body(meta_allocator(device));
     require_input(device.kind == Device::Kind::cpu, "this build has no CUDA backend; use --device cpu");
     return body(allocator());
 }
@@ -177,11 +242,25 @@ decltype(auto) with_allocator(Device device, const Body& body) {
 
 std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
     require(bytes < std::size_t{1} << 62, "out of memory: ", bytes, " bytes asked");  // rounding must not wrap
-    return with_allocator(device, [bytes](auto& from) {
+    const std::shared_ptr<void> storage = with_allocator(device, [bytes, c = current](auto& from) {
         const std::size_t size = rounded(bytes);
-        return std::shared_ptr<void>(from.take(size), [size, &from](void* p) { from.give(p, size); });
+        return std::shared_ptr<void>(from.take(size, c), [size, c, &from](void* p) { from.give(p, size, c); });
     });
+    if (!host_in_plan || device.kind != Device::Kind::cpu) return storage;
+    return {storage.get(), [storage, counted = allocate(bytes, meta(device))](void*) {}};
 }
+
+const char* name_of(MemoryClass c) {
+    constexpr std::array<const char*, num_memory_classes> names{"weights",   "gradients",   "masters",  "moments",
+                                                                "reference", "activations", "workspace"};
+    return names[static_cast<std::size_t>(c)];
+}
+
+MemoryScope::MemoryScope(MemoryClass c) : before_(current) { current = c; }
+MemoryScope::~MemoryScope() { current = before_; }
+
+HostInPlan::HostInPlan() { host_in_plan = true; }
+HostInPlan::~HostInPlan() { host_in_plan = false; }
 
 MemoryStats memory_stats(Device device) {
     return with_allocator(device, [](auto& a) { return a.stats(); });

@@ -3,18 +3,27 @@
 
 #include <algorithm>
 
+#include "tensor/allocator.h"
 #include "tensor/cpu/cpu.h"
+#include "tensor/meta/meta.h"
 #include "tensor/profile.h"
 #ifdef UIPE_CUDA
 #include "tensor/cuda/cuda.h"
 #endif
 
-// Calls the implementation of the device that `t` is on. (A macro: the call is one of two functions of one name.)
+// Calls the implementation of the device that `t` is on; what it allocates is its workspace. (A macro: the call is one
+// of several functions of one name.)
 #ifdef UIPE_CUDA
-#define DISPATCH(t, ...) return (t).device().kind == Device::Kind::cuda ? cuda::__VA_ARGS__ : cpu::__VA_ARGS__
+#define DISPATCH_CUDA(t, ...) \
+    if ((t).device().kind == Device::Kind::cuda) return cuda::__VA_ARGS__
 #else
-#define DISPATCH(t, ...) return cpu::__VA_ARGS__
+#define DISPATCH_CUDA(t, ...)
 #endif
+#define DISPATCH(t, ...)                                                       \
+    const MemoryScope workspace(MemoryClass::workspace);                       \
+    DISPATCH_CUDA(t, __VA_ARGS__);                                             \
+    if ((t).device().kind == Device::Kind::meta) return meta_ops::__VA_ARGS__; \
+    return cpu::__VA_ARGS__
 
 // Times what follows, on the device of `t`, for a profile. `work` is computed for a profile alone.
 #define TIMED(family, t, work) const profile::Timer timer(Family::family, (t).device(), [&]() -> Work { return work; })
@@ -105,13 +114,13 @@ Work bytes(std::initializer_list<const Tensor*> operands) {
     return {0.0, n};
 }
 
-/// `count` matrix products of M K N.
-Work products(double count, std::int64_t M, std::int64_t K, std::int64_t N) {
-    return {2.0 * count * static_cast<double>(M) * static_cast<double>(K) * static_cast<double>(N), 0.0};
+/// `count` matrix products of M K N, which move `bytes`.
+Work products(double count, std::int64_t M, std::int64_t K, std::int64_t N, const Work& moved) {
+    return {2.0 * count * static_cast<double>(M) * static_cast<double>(K) * static_cast<double>(N), moved.bytes};
 }
 
 /// `count` products of each query with each key that it sees; one forward pass has two of them.
-Work attention_work(double count, const Tensor& q, const Tensor& cu_queries, const Tensor& cu_keys) {
+Work attention_work(double count, const Tensor& q, const Tensor& cu_queries, const Tensor& cu_keys, const Work& moved) {
     const std::int32_t* cu_q = cu_queries.data<std::int32_t>();
     const std::int32_t* cu_k = cu_keys.data<std::int32_t>();
     double pairs = 0;
@@ -120,7 +129,7 @@ Work attention_work(double count, const Tensor& q, const Tensor& cu_queries, con
         const double m = cu_k[b + 1] - cu_k[b];
         pairs += n * (m - n) + n * (n + 1.0) / 2.0;
     }
-    return {2.0 * count * pairs * static_cast<double>(q.dim(1)), 0.0};
+    return {2.0 * count * pairs * static_cast<double>(q.dim(1)), moved.bytes};
 }
 
 /// Of attention_decode: the keys and values are read once.
@@ -226,7 +235,7 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
                     (y.dtype() == a.dtype() || is_acc(y, a)) && y.dim(0) == a.dim(transpose_a ? 1 : 0) &&
                     y.dim(1) == b.dim(transpose_b ? 0 : 1) && a.dim(transpose_a ? 0 : 1) == b.dim(transpose_b ? 1 : 0);
     check(ok, "matmul", transpose_a ? "y[M,N] = a[K,M]^T b" : "y[M,N] = a[M,K] b", {&y, &a, &b});
-    TIMED(matmul, y, products(1.0, y.dim(0), a.dim(transpose_a ? 0 : 1), y.dim(1)));
+    TIMED(matmul, y, products(1.0, y.dim(0), a.dim(transpose_a ? 0 : 1), y.dim(1), bytes({&y, &a, &b})));
     DISPATCH(y, matmul(y, a, transpose_a, b, transpose_b, accumulate));
 }
 
@@ -254,6 +263,15 @@ void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor&
           "rmsnorm", "y and x[T,C], w[C], rstd[T]", {&y, &rstd, &x, &w});
     TIMED(norm, y, bytes({&y, &x}));
     DISPATCH(y, rmsnorm(y, rstd, x, w, eps));
+}
+
+void add_rmsnorm(const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& r,
+                 const Tensor& w, double eps) {
+    check(is_float(x) && x.rank() == 2 && alike(h, x) && alike(y, x) && alike(r, x) && w.dtype() == x.dtype() &&
+              w.shape() == Shape{x.dim(1)} && is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
+          "add_rmsnorm", "h, y, x and r[T,C], w[C], rstd[T]", {&h, &y, &rstd, &x, &r, &w});
+    TIMED(norm, y, bytes({&h, &y, &x, &r}));
+    DISPATCH(y, add_rmsnorm(h, y, rstd, x, r, w, eps));
 }
 
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
@@ -304,7 +322,7 @@ void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tens
     check_attention("attention", q, k, v, cu_queries, cu_keys, head_dim);
     check(alike(out, q) && is_acc(lse, q) && lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim}, "attention",
           "out like q, lse[T,H]", {&out, &lse, &q});
-    TIMED(attention, out, attention_work(2.0, q, cu_queries, cu_keys));
+    TIMED(attention, out, attention_work(2.0, q, cu_queries, cu_keys, bytes({&out, &q, &k, &v})));
     DISPATCH(out, attention(out, lse, q, k, v, cu_queries, cu_keys, head_dim));
 }
 
@@ -316,7 +334,8 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
     check(alike(dq, q) && alike(dk, k) && alike(dv, v) && alike(dout, q) && alike(out, q) && is_acc(lse, q) &&
               lse.shape() == Shape{q.dim(0), q.dim(1) / head_dim},
           "attention_backward", "gradients like their tensors, lse[T,H]", {&dq, &dk, &dv, &dout, &out, &lse});
-    TIMED(attention, dq, attention_work(5.0, q, cu_seqlens, cu_seqlens));
+    TIMED(attention, dq,
+          attention_work(5.0, q, cu_seqlens, cu_seqlens, bytes({&dq, &dk, &dv, &dout, &q, &k, &v, &out})));
     DISPATCH(dq, attention_backward(dq, dk, dv, dout, q, k, v, out, lse, cu_seqlens, head_dim, accumulate_q,
                                     accumulate_k, accumulate_v));
 }
@@ -364,7 +383,7 @@ void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, co
           "token_logprob", "logp, targets and argmax [T]", {&logp, &hidden, &targets, &argmax});
     check_indices("token_logprob targets", targets, -1, w.dim(0));
     check_dlogits("token_logprob", dlogits, w, num_targets(targets));
-    TIMED(heads, logp, products(1.0, num_targets(targets), w.dim(1), w.dim(0)));
+    TIMED(heads, logp, products(1.0, num_targets(targets), w.dim(1), w.dim(0), bytes({&hidden, &w, &dlogits})));
     DISPATCH(logp, token_logprob(logp, hidden, w, targets, argmax, dlogits));
 }
 
@@ -376,7 +395,9 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
           "dlogp and targets [T]", {&dlogp, &hidden, &targets});
     check_indices("token_logprob_backward targets", targets, -1, w.dim(0));
     check_dlogits("token_logprob_backward", dlogits, w, num_targets(targets));
-    TIMED(heads, hidden, products(dlogits.defined() ? 2.0 : 3.0, num_targets(targets), w.dim(1), w.dim(0)));
+    TIMED(heads, hidden,
+          products(dlogits.defined() ? 2.0 : 3.0, num_targets(targets), w.dim(1), w.dim(0),
+                   bytes({&dhidden, &dw, &hidden, &w, &dlogits, &dlogits})));
     DISPATCH(hidden, token_logprob_backward(dhidden, dw, dlogp, hidden, w, targets, accumulate_hidden, dlogits));
 }
 
@@ -389,7 +410,9 @@ void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Ten
           "token_kl", "kl and mask [T]; one type, one T and one V on both sides",
           {&kl, &hidden, &w, &hidden_ref, &w_ref, &mask});
     check_dlogits("token_kl", dlogits, w, num_taken(mask, hidden.dim(0)));
-    TIMED(heads, kl, products(2.0, num_taken(mask, hidden.dim(0)), w.dim(1), w.dim(0)));
+    TIMED(heads, kl,
+          products(2.0, num_taken(mask, hidden.dim(0)), w.dim(1), w.dim(0),
+                   bytes({&hidden, &hidden_ref, &w, &w_ref, &dlogits})));
     DISPATCH(kl, token_kl(kl, hidden, w, hidden_ref, w_ref, mask, dlogits));
 }
 
@@ -404,7 +427,9 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
           "token_kl_backward", "dkl and mask [T]; one type, one T and one V on both sides",
           {&dkl, &hidden, &hidden_ref, &mask});
     check_dlogits("token_kl_backward", dlogits, w, num_taken(mask, hidden.dim(0)));
-    TIMED(heads, hidden, products(dlogits.defined() ? 2.0 : 4.0, num_taken(mask, hidden.dim(0)), w.dim(1), w.dim(0)));
+    TIMED(heads, hidden,
+          products(dlogits.defined() ? 2.0 : 4.0, num_taken(mask, hidden.dim(0)), w.dim(1), w.dim(0),
+                   bytes({&dhidden, &dw, &hidden, &w, &dlogits, &dlogits})));
     DISPATCH(hidden,
              token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, mask, accumulate_hidden, dlogits));
 }
@@ -440,6 +465,22 @@ void fill_normal(const Tensor& y, double std, std::uint64_t seed, std::uint64_t 
     check(is_float(y), "fill_normal", "a float tensor", {&y});
     TIMED(elementwise, y, bytes({&y}));
     DISPATCH(y, fill_normal(y, std, seed, stream));
+}
+
+void fill_uniform(const Tensor& y, double bound, std::uint64_t seed, std::uint64_t stream) {
+    check(is_float(y), "fill_uniform", "a float tensor", {&y});
+    TIMED(elementwise, y, bytes({&y}));
+    DISPATCH(y, fill_uniform(y, bound, seed, stream));
+}
+
+void dropout(const Tensor& y, const Tensor& x, const Tensor& places, double p, std::uint64_t seed, std::uint64_t stream,
+             bool accumulate) {
+    check(is_float(x) && x.rank() == 2 && alike(y, x) && is_index(places) && places.numel() == x.dim(0), "dropout",
+          "y and x[T,C], places[T]", {&y, &x, &places});
+    check_indices("dropout places", places, 0, std::int64_t{1} << 31);
+    require(p >= 0.0 && p < 1.0, "dropout: a probability in [0, 1) is needed, not ", p);
+    TIMED(elementwise, y, bytes({&y, &x}));
+    DISPATCH(y, dropout(y, x, places, p, seed, stream, accumulate));
 }
 
 }  // namespace uipe::tensor

@@ -66,6 +66,9 @@ void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& to
 
 /// y[T,C] = x * rstd * w, rstd[T] (acc) = 1/sqrt(mean(x²) + eps) (Zhang & Sennrich 2019).
 void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps);
+/// h[T,C] = x + r and y = rmsnorm(h), in one pass over memory: the bits of add() and rmsnorm().
+void add_rmsnorm(const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& r,
+                 const Tensor& w, double eps);
 /// dx[T,C] (+)= …; dw[C] (acc) += ….
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                       const Tensor& rstd, bool accumulate_dx);
@@ -168,5 +171,13 @@ void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double a
 
 /// y ~ N(0, std²).
 void fill_normal(const Tensor& y, double std, std::uint64_t seed, std::uint64_t stream);
+/// y uniform on (-bound, bound).
+void fill_uniform(const Tensor& y, double bound, std::uint64_t seed, std::uint64_t stream);
+
+/// y[T,C] (+)= x * m / (1 - p), where m is 0 with probability p in [0, 1) and else 1 (Srivastava et al. 2014). Element
+/// c of a row is drawn by (seed, stream, place, c), place = places[t] >= 0: a row has the same mask in whatever batch
+/// it comes. The gradient is the same op on dy.
+void dropout(const Tensor& y, const Tensor& x, const Tensor& places, double p, std::uint64_t seed, std::uint64_t stream,
+             bool accumulate = false);
 
 }  // namespace uipe::tensor

@@ -7,7 +7,7 @@ namespace uipe::tensor {
 
 PackedMatrix::PackedMatrix(Tensor w, bool pack) : w_(std::move(w)) {
     require(w_.rank() == 2, "a packed matrix has two dimensions, not ", w_.rank());
-    if (pack && w_.device() == Device{}) packed_ = cpu::pack(w_);
+    if (pack && stands_for(w_.device()) == Device{}) packed_ = cpu::pack(w_);
 }
 
 void PackedMatrix::multiply(const Tensor& y, const Tensor& x) const {

@@ -10,13 +10,15 @@
 #include <exception>
 #include <vector>
 
+#include "tensor/comm/launch.h"
+
 namespace uipe::tensor {
 
 constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return ceil_div(n, step) * step; }
 
-/// Sets the number of threads of every later kernel (oneDNN's included). 0 means all cores.
-inline void set_num_threads(int threads) { omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs()); }
+/// Sets the number of threads of every later kernel (oneDNN's included). 0: all cores, or a rank's share of them.
+inline void set_num_threads(int threads) { omp_set_num_threads(threads > 0 ? threads : default_threads()); }
 inline int num_threads() { return omp_get_max_threads(); }
 
 /// Calls body(begin, end) on disjoint ranges that cover [0, n), each of at least `grain` items where n allows.
@@ -39,9 +41,8 @@ void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
     if (failure) std::rethrow_exception(failure);
 }
 
-/// Calls body(begin, end) on ranges of consecutive items, one a thread, that cost about the same.
-template <class Body>
-void parallel_for_costs(const std::vector<std::int64_t>& costs, const Body& body) {
+/// Ranges of consecutive items, one a thread, that cost about the same: item ends[i] to ends[i + 1].
+inline std::vector<std::size_t> split_by_costs(const std::vector<std::int64_t>& costs) {
     const int threads = num_threads();
     std::int64_t total = 0;
     for (const std::int64_t cost : costs) total += cost;
@@ -52,10 +53,25 @@ void parallel_for_costs(const std::vector<std::int64_t>& costs, const Body& body
         if (sum * threads >= total * static_cast<std::int64_t>(ends.size())) ends.push_back(i + 1);
     }
     if (ends.back() < costs.size()) ends.push_back(costs.size());
+    return ends;
+}
+
+/// Calls body(begin, end) on those ranges, on all threads.
+template <class Body>
+void parallel_for_costs(const std::vector<std::int64_t>& costs, const Body& body) {
+    const std::vector<std::size_t> ends = split_by_costs(costs);
     parallel_for(static_cast<std::int64_t>(ends.size()) - 1, 1, [&](std::int64_t first, std::int64_t last) {
         for (auto part = static_cast<std::size_t>(first); part < static_cast<std::size_t>(last); ++part)
             body(ends[part], ends[part + 1]);
     });
+}
+
+/// For plans: makes the workspaces that parallel_for_costs would have at once, and lets go of them.
+template <class Make>
+void take_workspaces(const std::vector<std::int64_t>& costs, const Make& make) {
+    std::vector<decltype(make())> all;
+    const std::size_t ranges = split_by_costs(costs).size() - 1;
+    while (all.size() < std::min(ranges, static_cast<std::size_t>(num_threads()))) all.push_back(make());
 }
 
 }  // namespace uipe::tensor

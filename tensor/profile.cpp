@@ -59,6 +59,7 @@ struct Recorder {
         Watch watch;
     };
     Profile profile;
+    Roofs roofs;
     std::vector<Entry> entries;
     std::vector<Watch> idle;  // of the device: making one takes longer than starting it
     bool timing = false;
@@ -92,6 +93,7 @@ void Timer::start(Family family, Device device, const Work& work) {
     ++sum.calls;
     sum.work.flops += work.flops;
     sum.work.bytes += work.bytes;
+    if (r.roofs.flops > 0) sum.least += std::max(work.flops / r.roofs.flops, work.bytes / r.roofs.bytes);
     if (device.kind == Device::Kind::cuda && !r.idle.empty()) {
         r.entries.push_back({family, std::move(r.idle.back())});
         r.idle.pop_back();
@@ -120,7 +122,10 @@ const char* name_of(Family family) {
     return names[static_cast<std::size_t>(family)];
 }
 
-void set_profiling(bool on) { profile::on = on; }
+void set_profiling(bool on, const Roofs& roofs) {
+    profile::on = on;
+    recorder().roofs = roofs;
+}
 
 Profile take_profile() {
     Recorder& r = recorder();
@@ -174,12 +179,29 @@ Roofs measure_roofs(DType dtype, Device device) {
     return roofs;
 }
 
+namespace {
+thread_local const Range* innermost = nullptr;
+}  // namespace
+
+Range::Range(const char* name) : name_(name), outer_(innermost) {
+    innermost = this;
 #ifdef UIPE_CUDA
-Range::Range(const char* name) { cuda::push_range(name); }
-Range::~Range() { cuda::pop_range(); }
-#else
-Range::Range(const char* /*name*/) {}
-Range::~Range() = default;
+    cuda::push_range(name);
 #endif
+}
+
+Range::~Range() {
+    innermost = outer_;
+#ifdef UIPE_CUDA
+    cuda::pop_range();
+#endif
+}
+
+std::string current_ranges() {
+    std::string text;
+    for (const Range* range = innermost; range != nullptr; range = range->outer_)
+        text = text.empty() ? range->name_ : cat(range->name_, ", ", text);
+    return text;
+}
 
 }  // namespace uipe::tensor

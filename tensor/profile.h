@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 
 #include "tensor/tensor.h"
 
@@ -22,19 +23,21 @@ struct FamilyTime {
     std::int64_t calls = 0;
     double seconds = 0;
     Work work;
+    double least = 0;  // seconds at the roofs that set_profiling() was given: each op the longer of its two
 };
 using Profile = std::array<FamilyTime, num_families>;
 
-/// From now on, or no longer. What has been measured stays.
-void set_profiling(bool on);
-/// What was measured since the last call, by family; waits for the device.
-Profile take_profile();
-
-/// Rates that no op exceeds, in FLOP/s and bytes/s: those of a large product of random matrices in `dtype` and of a
-/// large copy, the best of several, measured now.
+/// Rates that no op exceeds, in FLOP/s and bytes/s.
 struct Roofs {
     double flops = 0, bytes = 0;
 };
+
+/// From now on, or no longer. What has been measured stays.
+void set_profiling(bool on, const Roofs& roofs = {});
+/// What was measured since the last call, by family; waits for the device.
+Profile take_profile();
+
+/// Those of a large product of random matrices in `dtype` and of a large copy, the best of several, measured now.
 Roofs measure_roofs(DType dtype, Device device);
 
 namespace profile {
@@ -62,14 +65,22 @@ private:
 
 }  // namespace profile
 
-/// Names what is computed during its life, for profilers of the device (NVTX); nothing without CUDA. `name` must
-/// outlive it.
+/// Names what its thread computes during its life, for the place of a peak of memory and for profilers of the device
+/// (NVTX). `name` must outlive it.
 class Range {
 public:
     explicit Range(const char* name);
     ~Range();
     Range(const Range&) = delete;
     Range& operator=(const Range&) = delete;
+
+private:
+    friend std::string current_ranges();
+    const char* name_;
+    const Range* outer_;
 };
+
+/// The names of this thread's ranges, outermost first: "backward, layer 3".
+std::string current_ranges();
 
 }  // namespace uipe::tensor

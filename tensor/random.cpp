@@ -6,24 +6,6 @@
 
 namespace uipe::tensor {
 
-std::array<std::uint32_t, 4> philox(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) {
-    constexpr std::uint64_t m0 = 0xD2511F53;
-    constexpr std::uint64_t m1 = 0xCD9E8D57;
-    auto low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
-    auto high = [](std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); };
-    std::array<std::uint32_t, 4> c{low(index), high(index), low(stream), high(stream)};
-    std::uint32_t k0 = low(seed);
-    std::uint32_t k1 = high(seed);
-    for (int round = 0; round < 10; ++round) {
-        const std::uint64_t p0 = m0 * c[0];
-        const std::uint64_t p1 = m1 * c[2];
-        c = {high(p1) ^ c[1] ^ k0, low(p1), high(p0) ^ c[3] ^ k1, low(p0)};
-        k0 += 0x9E3779B9;
-        k1 += 0xBB67AE85;
-    }
-    return c;
-}
-
 std::uint32_t Random::bits() {
     if (used_ == 4) {
         block_ = philox(seed_, stream_, index_++);

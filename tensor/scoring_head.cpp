@@ -44,8 +44,9 @@ std::vector<A> logprobs(const Tensor& hidden, const std::vector<std::int32_t>& t
     std::int64_t first = 0;
     for (const PackedMatrix& slice : slices) {
         const std::int64_t n = slice.weight().dim(0);
-        const Tensor scores = Tensor::empty({hidden.dim(0), n}, accumulator_of(hidden.dtype()));
+        const Tensor scores = Tensor::empty({hidden.dim(0), n}, accumulator_of(hidden.dtype()), hidden.device());
         slice.multiply(scores, hidden);
+        if (hidden.device().kind == Device::Kind::meta) continue;
         parallel_for(hidden.dim(0), 8, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t i = begin; i < end; ++i) {
                 const A* x = scores.data<A>() + i * n;
@@ -57,6 +58,7 @@ std::vector<A> logprobs(const Tensor& hidden, const std::vector<std::int32_t>& t
         });
         first += n;
     }
+    if (hidden.device().kind == Device::Kind::meta) return std::vector<A>(targets.size());
     std::vector<A> out;
     for (const Sum<A>& sum : sums) out.push_back(sum.own - (sum.most + std::log(sum.total)));
     return out;
@@ -65,14 +67,14 @@ std::vector<A> logprobs(const Tensor& hidden, const std::vector<std::int32_t>& t
 }  // namespace
 
 ScoringHead::ScoringHead(const Tensor& w, bool pack) : w_(w) {
-    if (w.device() != Device{}) return;
+    if (stands_for(w.device()) != Device{}) return;
     for (std::int64_t v = 0; v < w.dim(0); v += slice_tokens)
         slices_.emplace_back(w.rows(v, std::min(v + slice_tokens, w.dim(0))), pack);
 }
 
 Tensor ScoringHead::logprob(const Tensor& hidden, const Tensor& targets) const {
     require(targets.numel() == hidden.dim(0), "scoring: ", targets.numel(), " targets for ", hidden.dim(0), " rows");
-    if (w_.device() != Device{}) {
+    if (stands_for(w_.device()) != Device{}) {
         Tensor out = Tensor::empty({hidden.dim(0)}, accumulator_of(hidden.dtype()), hidden.device());
         token_logprob(out, hidden, w_, targets);
         return out.to(Device{});
@@ -90,7 +92,7 @@ Tensor ScoringHead::logprob(const Tensor& hidden, const Tensor& targets) const {
         const std::vector<std::int32_t> chunk(begin, end);
         std::vector<std::int32_t> wanted;
         for (const std::int32_t t : chunk) wanted.push_back(target[t]);
-        const Tensor h = Tensor::empty({end - begin, hidden.dim(1)}, hidden.dtype());
+        const Tensor h = Tensor::empty({end - begin, hidden.dim(1)}, hidden.dtype(), hidden.device());
         embedding(h, hidden, Tensor::from(chunk));
         cpu::with_accumulator(out.dtype(), [&]<class A>() {
             const std::vector<A> logp = logprobs<A>(h, wanted, slices_);

@@ -20,6 +20,11 @@ void move_bytes(void* to, Device to_device, const void* from, Device from_device
     const profile::Timer timer(Family::copies, from_device.kind == Device::Kind::cuda ? from_device : to_device, [&] {
         return Work{0.0, static_cast<double>(bytes)};
     });
+    if (to_device.kind == Device::Kind::meta) return;
+    if (from_device.kind == Device::Kind::meta) {
+        std::memset(to, 0, bytes);
+        return;
+    }
     const bool down = from_device.kind == Device::Kind::cuda;
     const bool up = to_device.kind == Device::Kind::cuda;
     if (!up && !down) {
@@ -38,7 +43,17 @@ void move_bytes(void* to, Device to_device, const void* from, Device from_device
 
 }  // namespace
 
-const char* name_of(Device device) { return device.kind == Device::Kind::cpu ? "cpu" : "cuda"; }
+const char* name_of(Device device) {
+    if (device.kind == Device::Kind::meta) return "meta";
+    return device.kind == Device::Kind::cpu ? "cpu" : "cuda";
+}
+
+Device meta(Device of) { return {Device::Kind::meta, static_cast<int>(stands_for(of).kind)}; }
+
+Device stands_for(Device device) {
+    if (device.kind != Device::Kind::meta) return device;
+    return {static_cast<Device::Kind>(device.index), 0};
+}
 
 Device device_named(const std::string& name) {
     if (name == "cpu") return {};
@@ -126,6 +141,14 @@ Tensor Tensor::borrow(const void* data, Shape shape, DType dtype, std::shared_pt
     return t;
 }
 
+Tensor Tensor::uncounted(Shape shape, DType dtype, Device device) {
+    require(device.kind == Device::Kind::meta && dtype != DType::i32, "an uncounted tensor of ", name_of(dtype), " on ",
+            name_of(device));
+    Tensor t = borrow(reinterpret_cast<const void*>(std::uintptr_t{1} << 60), std::move(shape), dtype, nullptr);
+    t.device_ = device;
+    return t;
+}
+
 Tensor Tensor::view(Shape shape) const {
     require(tensor::numel(shape) == numel_, "view of ", to_string(shape_), " as ", to_string(shape));
     Tensor t = *this;
@@ -141,6 +164,15 @@ Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {
     t.shape_[0] = end - begin;
     t.numel_ = (end - begin) * row;
     t.data_ = static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * row) * size_of(dtype_);
+    return t;
+}
+
+Tensor Tensor::shaped(Shape shape, DType dtype, Device device) {
+    Tensor t;
+    t.numel_ = tensor::numel(shape);
+    t.shape_ = std::move(shape);
+    t.dtype_ = dtype;
+    t.device_ = device;
     return t;
 }
 

@@ -20,14 +20,20 @@ std::int64_t numel(const Shape& shape);
 std::string to_string(const Shape& shape);
 
 struct Device {
-    enum class Kind : std::uint8_t { cpu, cuda };
+    enum class Kind : std::uint8_t { cpu, cuda, meta };
     Kind kind = Kind::cpu;
     int index = 0;
     bool operator==(const Device&) const = default;
 };
+/// A device without memory, for plans. Its tensors have shapes and are counted by its allocator; its ops check their
+/// operands, count their work, take what memory they would take for themselves on `of`, a CPU or a GPU, and compute
+/// nothing. Brought to the host, its tensors are zeros; to read one where it is is an Error.
+Device meta(Device of);
+/// What a meta device stands for; any other stands for itself.
+Device stands_for(Device device);
 /// "cpu" or "cuda"; InputError lists them, or says what is missing for CUDA.
 Device device_named(const std::string& name);
-/// "cpu" or "cuda".
+/// "cpu", "cuda" or "meta".
 const char* name_of(Device device);
 /// Its name and memory: "cuda: NVIDIA H200, 139 GiB", "cuda: emulator", "cpu: 2 threads".
 std::string description(Device device);
@@ -47,6 +53,8 @@ public:
     /// A read-only view of memory owned by `owner` (a mapped file); a copy, for index tensors. The caller must not
     /// write to it.
     static Tensor borrow(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner);
+    /// On a meta device, a tensor that its allocator does not count: one that is borrowed in what is planned.
+    static Tensor uncounted(Shape shape, DType dtype, Device device);
 
     bool defined() const { return data_ != nullptr; }
     const Shape& shape() const { return shape_; }
@@ -71,6 +79,10 @@ public:
     Tensor view(Shape shape) const;
     /// Rows [begin, end) of the first dimension, sharing storage.
     Tensor rows(std::int64_t begin, std::int64_t end) const;
+
+    /// A shape, a type and a device without elements: not defined().
+    static Tensor shaped(Shape shape, DType dtype, Device device = {});
+    Tensor without_storage() const { return shaped(shape_, dtype_, device_); }
 
     Tensor clone() const;
     /// This tensor when it already has the type, else a converted copy.

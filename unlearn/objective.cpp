@@ -6,13 +6,31 @@ namespace uipe::unlearn {
 
 namespace ad = autograd;
 
-Variable Terms::forget_nll() const {
-    return ad::scale(ad::sum(model_.logprob(batch_.forget)), -1.0 / totals_.forget_targets);
+MicroBatch packed(std::vector<llama::Sequence> forget, const std::vector<llama::Sequence>& retain) {
+    MicroBatch batch;
+    batch.forget = llama::pack(forget);
+    if (!retain.empty()) batch.retain = llama::pack(retain);
+    forget.insert(forget.end(), retain.begin(), retain.end());
+    batch.both = llama::pack(forget);
+    return batch;
 }
 
-Variable Terms::retain_nll() const {
-    return ad::scale(ad::sum(model_.logprob(batch_.retain)), -1.0 / totals_.retain_targets);
+const Variable& Terms::hidden() const {
+    if (!hidden_.defined()) hidden_ = model_.hidden(batch_.both);
+    return hidden_;
 }
+
+Variable Terms::forget_logp() const {
+    return ad::token_logprob(ad::rows(hidden(), 0, batch_.forget.T), model_.head(), batch_.forget.targets);
+}
+
+Variable Terms::retain_hidden() const { return ad::rows(hidden(), batch_.forget.T, batch_.both.T); }
+
+Variable Terms::retain_logp() const { return ad::token_logprob(retain_hidden(), model_.head(), batch_.retain.targets); }
+
+Variable Terms::forget_nll() const { return ad::scale(ad::sum(forget_logp()), -1.0 / totals_.forget_targets); }
+
+Variable Terms::retain_nll() const { return ad::scale(ad::sum(retain_logp()), -1.0 / totals_.retain_targets); }
 
 Variable Terms::retain_kl() const {
     Tensor hidden_ref;
@@ -26,13 +44,12 @@ Variable Terms::retain_kl() const {
         for (std::int32_t& target : keep) target = target >= 0 ? 1 : 0;
         mask = Tensor::from(keep);
     }
-    const Variable kl =
-        ad::token_kl(model_.hidden(batch_.retain), model_.head(), hidden_ref, reference_->head().value(), mask);
+    const Variable kl = ad::token_kl(retain_hidden(), model_.head(), hidden_ref, reference_->head().value(), mask);
     return ad::scale(ad::sum(kl), 1.0 / (options_.kl_on_answers ? totals_.retain_targets : totals_.retain_positions));
 }
 
 Variable Terms::mean_over_forget_rows(const std::function<Variable(const Variable&)>& f) const {
-    const Variable logp = ad::segment_sum(model_.logprob(batch_.forget), batch_.forget.cu_seqlens);
+    const Variable logp = ad::segment_sum(forget_logp(), batch_.forget.cu_seqlens);
     const Variable log_ratio = ad::add(logp, ad::scale(Variable(batch_.reference_logp), -1.0));
     return ad::scale(ad::sum(f(log_ratio)), 1.0 / totals_.forget_rows);
 }

@@ -26,17 +26,23 @@ struct ObjectiveOptions {
 struct StepTotals {
     double forget_targets = 0, forget_rows = 0;
     double retain_targets = 0, retain_positions = 0;
+    std::int64_t tokens = 0;  // read by the model
 };
 
 /// One micro-batch.
 struct MicroBatch {
+    llama::Batch both;      // the forget rows, and behind them the retain rows
     llama::Batch forget;    // for fine-tuning: the data
     llama::Batch retain;    // T = 0 where the objective has no retain term
     Tensor reference_logp;  // [B] log π_ref of each forget row's targets, where the objective needs it
 };
 
+/// The micro-batch of these rows; `retain` may be empty.
+MicroBatch packed(std::vector<llama::Sequence> forget, const std::vector<llama::Sequence>& retain);
+
 /// The terms objectives are made of. Each is a share of a mean over the step: summed over micro-batches they are the
-/// mean. All NLLs are in nats.
+/// mean. All NLLs are in nats. All terms read one pass of the micro-batch through the model, made by the first of them,
+/// so one backward pass serves the sum of all that are asked for.
 class Terms {
 public:
     Terms(const llama::Llama& model, const llama::Llama* reference, const MicroBatch& batch, const StepTotals& totals,
@@ -54,11 +60,19 @@ public:
     Variable mean_over_forget_rows(const std::function<Variable(const Variable& log_ratio)>& f) const;
 
 private:
+    /// The hidden states of forget and retain rows.
+    const Variable& hidden() const;
+    /// logp[T] of the targets of the forget rows, and of the retain rows.
+    Variable forget_logp() const;
+    Variable retain_logp() const;
+    Variable retain_hidden() const;
+
     const llama::Llama& model_;
     const llama::Llama* reference_;
     const MicroBatch& batch_;
     const StepTotals& totals_;
     const ObjectiveOptions& options_;
+    mutable Variable hidden_;
 };
 
 struct Objective {

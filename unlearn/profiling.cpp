@@ -10,7 +10,7 @@ Profiling::Profiling(std::int64_t steps, tensor::DType dtype, tensor::Device dev
 
 void Profiling::resume() {
     (void)tensor::take_profile();
-    tensor::set_profiling(true);
+    tensor::set_profiling(true, roofs_);
     start_ = Clock::now();
 }
 
@@ -24,6 +24,7 @@ void Profiling::pause(std::int64_t steps) {
         sum_[i].seconds += part[i].seconds;
         sum_[i].work.flops += part[i].work.flops;
         sum_[i].work.bytes += part[i].work.bytes;
+        sum_[i].least += part[i].least;
     }
 }
 
@@ -47,10 +48,9 @@ std::vector<std::string> Profiling::table() const {
     out.push_back(line("%-14s %10s %8s %8s %9s", "", "ms a step", "share", "calls", "of roof"));
     double rest = seconds_;
     for (std::size_t i = 0; i < sum_.size(); ++i) {
-        const auto& [calls, seconds, work] = sum_[i];
+        const auto& [calls, seconds, work, least] = sum_[i];
         if (calls == 0) continue;
         rest -= seconds;
-        const double least = std::max(work.flops / roofs_.flops, work.bytes / roofs_.bytes);
         out.push_back(line("%-14s %10.3f %6.1f %% %8.0f %7.0f %%", tensor::name_of(static_cast<tensor::Family>(i)),
                            1e3 * seconds / steps, 100.0 * seconds / seconds_, static_cast<double>(calls) / steps,
                            100.0 * least / seconds));

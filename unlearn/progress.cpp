@@ -12,6 +12,8 @@ namespace {
 constexpr double seconds_between_lines = 10.0;  // where output is no terminal
 constexpr double seconds_between_frames = 0.1;  // on one
 
+bool silent = false;
+
 double since(std::chrono::steady_clock::time_point t) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
 }
@@ -34,7 +36,11 @@ std::string grouped(double value) {
     return digits;
 }
 
-void say(const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); }
+void set_silent(bool on) { silent = on; }
+
+void say(const std::string& line) {
+    if (!silent) std::fprintf(stderr, "%s\n", line.c_str());
+}
 
 Progress::Progress(std::string label, double total, double done)
     : label_(std::move(label)),
@@ -50,6 +56,7 @@ Progress::~Progress() {
 
 void Progress::update(double done, const std::string& figures) {
     const bool last = done >= total_;
+    if (silent) return;
     if (finished_ && last) return;
     finished_ = last;
     if (!last && since(shown_) < (terminal_ ? seconds_between_frames : seconds_between_lines)) return;

@@ -34,6 +34,8 @@ private:
 std::string clock_text(double seconds);
 /// 12345.6 as "12,346".
 std::string grouped(double value);
+/// Of several ranks one speaks: the others neither say() nor show progress.
+void set_silent(bool on);
 /// A line on standard error.
 void say(const std::string& line);
 

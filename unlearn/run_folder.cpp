@@ -8,13 +8,16 @@
 #include <sstream>
 
 #include "tensor/base/json.h"
+#include "unlearn/checkpoint.h"
+#include "unlearn/progress.h"
 
 namespace uipe::unlearn {
 namespace {
 
-/// What may differ between a run and its resumption: it changes no result.
-constexpr const char* free_keys[] = {"resume", "overwrite",        "out",     "stop_after", "json",
-                                     "config", "checkpoint_steps", "profile", "device_name"};
+/// What may differ between a run and its resumption: it changes no result, except that other numbers of threads and
+/// ranks add in another order.
+constexpr const char* free_keys[] = {"resume",           "overwrite", "out",         "stop_after", "json", "config",
+                                     "checkpoint_steps", "profile",   "device_name", "keep",       "zero"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);
@@ -67,8 +70,9 @@ void require_free(const fs::path& path, bool overwrite, const std::string& mark)
                   ", so --overwrite leaves it alone; choose another --out");
 }
 
-RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume, bool overwrite)
-    : path_(std::move(path)) {
+RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume, bool overwrite, bool main)
+    : path_(std::move(path)), main_(main) {
+    if (!main) return;
     const Json config = parse_json(config_text, "run configuration");
     const fs::path file = path_ / "config.json";
     if (resume) {
@@ -78,9 +82,14 @@ RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume,
             there.is_object() && comparable(there) == comparable(config), path_.string(),
             ": cannot resume with other settings: ",
             there.is_object() ? difference(comparable(there), comparable(config)) : "config.json is no object");
+        for (const char* key : {"threads", "ranks"})
+            if (there.contains(key) && config.contains(key) && there[key] != config[key])
+                say(cat("note: begun with ", there[key].dump(), " ", key, ", going on with ", config[key].dump(),
+                        "; sums may round otherwise"));
         lock_ = lock_folder(path_);
         remove_temporaries(path_);
         remove_temporaries(path_ / "epochs");
+        remove_temporaries(checkpoints());
         return;
     }
     require_free(path_, overwrite, "metrics.jsonl");
@@ -91,7 +100,20 @@ RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume,
     write_file(path_ / "metrics.jsonl", "");  // with it this is a run, even if it is killed before the first step
 }
 
+void RunFolder::drop_checkpoints(std::int64_t keep) const {
+    if (!main_) return;
+    auto found = checkpoints_in(checkpoints());
+    for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) {
+        fs::path gone = found[i].second;  // first it stops being one, for removal takes time
+        gone += ".tmp-old";
+        fs::rename(found[i].second, gone);
+        fs::remove_all(gone);
+    }
+    if (keep == 0) fs::remove_all(checkpoints());
+}
+
 void RunFolder::rewind_metrics(std::int64_t step) const {
+    if (!main_) return;
     const fs::path file = path_ / "metrics.jsonl";
     if (!fs::exists(file)) return;
     std::istringstream lines(read_file(file));
@@ -102,6 +124,7 @@ void RunFolder::rewind_metrics(std::int64_t step) const {
 }
 
 void RunFolder::append(const StepInfo& info) const {
+    if (!main_) return;
     const fs::path file = path_ / "metrics.jsonl";
     std::FILE* out = std::fopen(file.c_str(), "a");
     require(out != nullptr, file.string(), ": cannot append");

@@ -1,8 +1,10 @@
 #include "unlearn/session.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "llama/weights.h"
+#include "tensor/allocator.h"
 #include "tensor/ops.h"
 #include "unlearn/progress.h"
 
@@ -14,16 +16,76 @@ llama::StateDict load_weights(const fs::path& folder, const llama::Config& confi
     return weights;
 }
 
-LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Device device, bool writable) {
+namespace {
+
+bool is_model(const fs::path& folder) { return fs::exists(folder / "config.json") && !llama::is_adapter(folder); }
+
+/// Where what a run has made is: "RUN/adapter", "RUN/epochs/N/model", ….
+std::string product_of(const fs::path& run) {
+    for (const char* kind : {"model", "adapter"})
+        if (fs::exists(run / kind)) return (run / kind).string();
+    return cat((run / "epochs/N/model").string(), " or adapter");
+}
+
+}  // namespace
+
+fs::path base_of(const fs::path& folder, const fs::path& base) {
+    if (!llama::is_adapter(folder)) {
+        require_input(base.empty(), folder.string(), ": is no adapter, so --base has no meaning; leave it out");
+        return folder;
+    }
+    if (!base.empty()) {
+        require_input(is_model(base), base.string(), ": is no model folder; --base names the model of an adapter");
+        return base;
+    }
+    const std::string name = llama::read_lora_config(folder).base;
+    for (const fs::path& path : {folder / name, fs::path(name)})
+        if (!name.empty() && is_model(path)) return path.lexically_normal();
+    throw InputError(cat(folder.string(), ": is an adapter of the model \"", name,
+                         "\", of which there is no folder, from the adapter's or from here; give --base DIR"));
+}
+
+namespace {
+
+llama::StateDict placed(const llama::StateDict& stored, tensor::DType dtype, tensor::Device device, Weights weights) {
+    if (weights == Weights::as_stored) return stored;
+    return weights == Weights::own ? llama::own_weights(stored, dtype, device)
+                                   : llama::moved_weights(stored, dtype, device);
+}
+
+}  // namespace
+
+LoadedModel open_model(const fs::path& folder, const fs::path& base) {
     require_input(!fs::exists(folder / "metrics.jsonl"), folder.string(), ": is a run, not a model; its model is ",
-                  (fs::exists(folder / "model") ? folder / "model" : folder / "epochs/N/model").string());
-    LoadedModel out{llama::read_config(folder), llama::Tokenizer::load(folder), nullptr, folder};
+                  product_of(folder));
+    const fs::path model = base_of(folder, base);
+    LoadedModel out{llama::read_config(model), llama::Tokenizer::load(model), nullptr, model};
+    if (llama::is_adapter(folder)) out.adapter = folder;
     llama::check_tokenizer(out.tokenizer, out.config);
-    tensor::check_device(device, dtype, out.config.head_dim);
-    const llama::StateDict weights = load_weights(folder, out.config);
-    const auto move = writable ? llama::own_weights : llama::moved_weights;
-    out.model = std::make_unique<llama::Llama>(out.config, move(weights, dtype, device));
     return out;
+}
+
+void load_into(LoadedModel& opened, tensor::DType dtype, tensor::Device device, Weights weights) {
+    tensor::check_device(device, dtype, opened.config.head_dim);
+    const llama::StateDict stored = load_weights(opened.folder, opened.config);
+    opened.model = std::make_unique<llama::Llama>(opened.config, placed(stored, dtype, device, weights));
+    if (opened.adapter.empty()) return;
+    llama::Adapter adapter = llama::read_adapter(opened.adapter, opened.config);
+    adapter.config.base = fs::absolute(opened.folder).lexically_normal().string();
+    opened.model->set_adapter(adapter);
+}
+
+LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Device device, Weights weights,
+                       const fs::path& base) {
+    LoadedModel out = open_model(folder, base);
+    load_into(out, dtype, device, weights);
+    return out;
+}
+
+bool stays_mapped(const LoadedModel& opened, tensor::DType dtype, tensor::Device device) {
+    if (device.kind != tensor::Device::Kind::cpu) return false;
+    const llama::StateDict weights = llama::read_weights(opened.folder, opened.config);
+    return std::all_of(weights.begin(), weights.end(), [dtype](const auto& w) { return w.second.dtype() == dtype; });
 }
 
 eval::Protocol protocol_named(const std::string& name) {

@@ -9,21 +9,40 @@
 
 namespace uipe::unlearn {
 
-/// A model folder, loaded.
+/// A model folder, or an adapter's with the model it names, loaded.
 struct LoadedModel {
     llama::Config config;
     llama::Tokenizer tokenizer;
     std::unique_ptr<llama::Llama> model;
-    fs::path folder;
+    fs::path folder;        // the model's own
+    fs::path adapter = {};  // or none
 };
 
-/// Loads a model folder onto `device`. `writable`: weights are copied for training; else, on the CPU, they stay mapped
-/// from the file where their type is `dtype`. InputError for missing files, a tokenizer that is not the model's,
-/// weights that are not finite.
-LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Device device, bool writable);
+/// How a model folder's weights are loaded. Those below an adapter are always shared.
+enum class Weights : std::uint8_t {
+    shared,    // in the type and place asked for; mapped from the file where they are that already
+    own,       // copied, for training
+    as_stored  // mapped from the file, for ranks that lay them out themselves
+};
+
+/// The config and tokenizer of a model folder, or of the model of an adapter's; no weights yet. `base`: see base_of.
+/// InputError for missing files, a tokenizer that is not the model's.
+LoadedModel open_model(const fs::path& folder, const fs::path& base = {});
+/// Its weights, and its adapter. InputError for weights that are missing or not finite.
+void load_into(LoadedModel& opened, tensor::DType dtype, tensor::Device device, Weights weights);
+/// Both at once.
+LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Device device, Weights weights,
+                       const fs::path& base = {});
+/// Whether all weights of a folder that are shared stay mapped in a model of `dtype`.
+bool stays_mapped(const LoadedModel& opened, tensor::DType dtype, tensor::Device device);
 
 /// The weights of a folder, checked to be finite.
 llama::StateDict load_weights(const fs::path& folder, const llama::Config& config);
+
+/// The model folder of an adapter's folder: `base` where it is given, or what its base_model_name_or_path names, as
+/// seen from the adapter's folder or else from the working directory. A model folder is its own. InputError says what
+/// was looked for.
+fs::path base_of(const fs::path& folder, const fs::path& base = {});
 
 struct EvalSettings {
     fs::path tofu;  // empty: no evaluation

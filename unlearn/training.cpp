@@ -6,8 +6,10 @@
 #include <optional>
 
 #include "llama/weights.h"
+#include "tensor/available_memory.h"
 #include "tensor/base/json.h"
 #include "tensor/ops.h"
+#include "unlearn/plan.h"
 #include "unlearn/profiling.h"
 #include "unlearn/progress.h"
 #include "unlearn/run_folder.h"
@@ -48,20 +50,50 @@ std::vector<llama::Sequence> read_all(const std::vector<fs::path>& files, const 
     return out;
 }
 
-LoadedModel starting_model(const TrainingJob& job) {
-    if (!job.model.empty()) return load_model(job.model, job.dtype, job.device, true);
+/// The starting model's config and tokenizer.
+LoadedModel opened_model(const TrainingJob& job) {
+    if (!job.model.empty()) return open_model(job.model, job.base);
     LoadedModel out{llama::read_config(job.init), llama::Tokenizer::load(job.tokenizer), nullptr, {}};
     llama::check_tokenizer(out.tokenizer, out.config);
-    tensor::check_device(job.device, job.dtype, out.config.head_dim);
-    out.model = std::make_unique<llama::Llama>(
-        out.config, llama::random_weights(out.config, job.dtype, job.trainer.seed, job.device));
     return out;
 }
 
+/// The adapter that the job asks for: a fresh one, or that of the model, which must be what the job says of it, dropout
+/// aside.
+llama::Adapter wanted_adapter(const TrainingJob& job, const LoadedModel& loaded) {
+    if (loaded.adapter.empty()) {
+        llama::LoraConfig lora = job.lora;
+        lora.base = fs::absolute(loaded.folder).lexically_normal().string();
+        return llama::fresh_adapter(loaded.config, lora, job.trainer.seed);
+    }
+    llama::Adapter adapter = loaded.model->adapter();
+    const llama::LoraConfig& is = adapter.config;
+    require_input(is.rank == job.lora.rank && is.targets == job.lora.targets && is.scale() == job.lora.scale(),
+                  job.model.string(), ": is an adapter of another rank, alpha or other targets (uipe inspect shows ",
+                  "them); without --lora-rank it is trained on as it is, and uipe merge makes way for a new one");
+    adapter.config.dropout = job.lora.dropout;
+    return adapter;
+}
+
+/// Loads the weights. Ranks that share the work lay out all that they train, from where the files are mapped.
+void load_start(LoadedModel& opened, const TrainingJob& job, bool alone) {
+    const tensor::MemoryScope scope(tensor::MemoryClass::weights);
+    if (job.model.empty()) {
+        tensor::check_device(job.device, job.dtype, opened.config.head_dim);
+        opened.model = std::make_unique<llama::Llama>(
+            opened.config, llama::random_weights(opened.config, job.dtype, job.trainer.seed, job.device));
+        return;
+    }
+    const bool lora = job.lora.rank > 0 || !opened.adapter.empty();
+    load_into(opened, job.dtype, job.device, lora ? Weights::shared : alone ? Weights::own : Weights::as_stored);
+    if (job.lora.rank > 0) opened.model->set_adapter(wanted_adapter(job, opened));
+}
+
 /// Throws InputError when --overwrite would remove what the run reads.
-void check_overwrite(const TrainingJob& job) {
+void check_overwrite(const TrainingJob& job, const LoadedModel& start) {
     if (!job.overwrite) return;
-    std::vector<fs::path> inputs{job.model, job.init, job.tokenizer, job.evaluation.tofu, job.evaluation.retain_log};
+    std::vector<fs::path> inputs{job.model,   job.init, job.tokenizer, job.evaluation.tofu, job.evaluation.retain_log,
+                                 start.folder};
     for (const auto* files : {&job.data, &job.replay, &job.retain})
         inputs.insert(inputs.end(), files->begin(), files->end());
     const fs::path out = fs::weakly_canonical(job.out);
@@ -76,20 +108,27 @@ void check_overwrite(const TrainingJob& job) {
 
 class Run {
 public:
-    Run(const TrainingJob& job, const std::string& config) : job_(job), start_(starting_model(job)) {
-        check_overwrite(job);
-        start_.model->set_recompute(job.recompute);
+    Run(const TrainingJob& job, const std::string& config)
+        : job_(job), comm_(tensor::world(job.device)), start_(opened_model(job)) {
+        check_overwrite(job, start_);
         if (!job.evaluation.tofu.empty()) evaluation_.emplace(job.evaluation);
-        make_trainer();
-        folder_.emplace(job.out, config, job.resume, job.overwrite);  // last: bad input leaves no folder behind
+        TrainData data = read_data();
+        check_memory(data);
+        load_start(start_, job, comm_->size() == 1);
+        start_.model->set_recompute(job.recompute);
+        make_trainer(std::move(data));
+        folder_.emplace(job.out, config, job.resume, job.overwrite, main());  // last: bad input leaves no folder behind
+        comm_->barrier();
     }
 
     TrainingResult go() {
         const StopSignals signals;
-        say(tensor::description(job_.device));
+        const std::string ranks = comm_->size() > 1 ? cat(", ", comm_->size(), " ranks, ZeRO stage ", job_.zero) : "";
+        say(tensor::description(job_.device) + ranks);
+        say(memory_);
         resume();
-        if (job_.objective->unlearns && evaluation_ && !fs::exists(folder_->epoch(0) / "TOFU_SUMMARY.json"))
-            finish_epoch(0);
+        const bool begins = job_.objective->unlearns && evaluation_;
+        if (begins && decided(!fs::exists(folder_->epoch(0) / "TOFU_SUMMARY.json"))) finish_epoch(0);
         if (job_.trainer.warmup_epochs >= static_cast<double>(job_.trainer.epochs))
             say("note: every step is warm-up, and the first has rate 0; a smaller --warmup-epochs or more epochs move "
                 "more");
@@ -101,6 +140,10 @@ public:
     }
 
 private:
+    bool main() const { return comm_->rank() == 0; }
+    /// What rank 0 says: the folder may change before another looks.
+    bool decided(bool mine) const { return comm_->gather(mine ? "yes" : "no").front() == "yes"; }
+
     void take_steps() {
         first_ = trainer_->step();
         Progress progress(job_.out.string(), static_cast<double>(trainer_->total_steps()), static_cast<double>(first_));
@@ -108,11 +151,12 @@ private:
         for (bool going = true; going;) {
             if (trainer_->launched() == trainer_->step()) {
                 profile_from_here();
-                trainer_->launch_step();
+                trainer_->launch_step(stop_asked);
             }
             // The device has the next step to do while the host reads what this one gave.
-            if (queues && !stop_asked && !pauses_after(trainer_->launched())) trainer_->launch_step();
+            if (queues && !stop_seen_ && !pauses_after(trainer_->launched())) trainer_->launch_step(stop_asked);
             const StepInfo info = trainer_->finish_step();
+            stop_seen_ = stop_seen_ || info.stop;
             note(info, progress);
             if (trainer_->launched() == trainer_->step()) going = settle(info);
         }
@@ -157,9 +201,12 @@ private:
         if (resumed_ >= 0) profiling_->pause(info.step - resumed_);
         resumed_ = -1;
         if (trainer_->at_epoch_end()) finish_epoch(info.epoch);
-        const bool asked = stop_asked && info.step < info.steps;  // read once: it may change any time
+        const bool asked = stop_seen_ && info.step < info.steps;
         const bool stopping = asked || (job_.stop_after > 0 && info.step - first_ >= job_.stop_after);
-        if (stopping || checkpoint_due(info.step) || trainer_->at_epoch_end()) trainer_->save(folder_->checkpoint());
+        if (stopping || checkpoint_due(info.step) || trainer_->at_epoch_end()) {
+            trainer_->save(folder_->checkpoint(info.step));
+            folder_->drop_checkpoints(job_.keep);
+        }
         if (asked) throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
         if (stopping && info.step < info.steps)
             say(cat(job_.out.string(), ": stopped after step ", info.step, " of ", info.steps,
@@ -167,26 +214,81 @@ private:
         return !stopping && info.step < info.steps;
     }
 
-    void make_trainer() {
+    TrainData read_data() const {
         TrainData data;
         data.rows = read_all(job_.data, start_.tokenizer, job_);
         data.replay = read_all(job_.replay, start_.tokenizer, job_);
         data.retain = read_all(job_.retain, start_.tokenizer, job_);
-        if (job_.objective->reference_model || job_.objective->reference_rows)
-            reference_ = load_model(job_.model, job_.dtype, job_.device, false).model;
-        trainer_.emplace(*start_.model, reference_.get(), *job_.objective, std::move(data), job_.trainer);
-        if (!job_.objective->reference_model) reference_.reset();  // its numbers per row have been computed
+        return data;
+    }
+
+    bool lora() const { return job_.lora.rank > 0 || !start_.adapter.empty(); }
+    bool needs_reference() const {
+        return job_.objective->reference_model || (lora() && job_.objective->reference_rows);
+    }
+
+    /// Plans the run; refuses one that does not fit.
+    void check_memory(const TrainData& data) {
+        PlanRequest request{.config = start_.config,
+                            .objective = job_.objective,
+                            .dtype = job_.dtype,
+                            .device = job_.device,
+                            .maps_weights = !job_.model.empty() && stays_mapped(start_, job_.dtype, job_.device),
+                            .recompute = job_.recompute,
+                            .lora = job_.lora,
+                            .ranks = comm_->size(),
+                            .zero = job_.zero,
+                            .trainer = job_.trainer,
+                            .data = data};
+        if (!start_.adapter.empty()) request.lora = llama::read_lora_config(start_.adapter);
+        const Plan plan = make_plan(request);
+        const std::size_t memory =
+            job_.memory.empty() ? tensor::available_memory(job_.device) : parse_size(job_.memory);
+        check_fits(plan, request, memory);
+        memory_ = cat("memory: ", size_text(static_cast<double>(plan.needed())), " of ",
+                      size_text(static_cast<double>(memory)), ", ", parts_text(plan));
+    }
+
+    void make_trainer(TrainData data) {
+        const tensor::MemoryScope scope(tensor::MemoryClass::reference);
+        if (needs_reference() && lora())
+            reference_ = std::make_unique<llama::Llama>(start_.model->reference());
+        else if (needs_reference())
+            reference_ = load_model(job_.model, job_.dtype, job_.device,
+                                    comm_->size() > 1 ? Weights::as_stored : Weights::shared)
+                             .model;
+        const tensor::MemoryScope own(tensor::MemoryClass::activations);
+        const Distribution ranks{comm_.get(), job_.zero, job_.dtype, job_.device};
+        trainer_.emplace(*start_.model, reference_.get(), *job_.objective, std::move(data), job_.trainer, ranks);
     }
 
     void resume() {
-        if (job_.resume && folder_->has_checkpoint()) {
-            trainer_->load(folder_->checkpoint());
+        const auto found = checkpoints_in(folder_->checkpoints());
+        if (job_.resume && !found.empty()) {
+            load_newest(found);
             say(cat(job_.out.string(), ": going on after step ", trainer_->step(), " of ", trainer_->total_steps()));
         } else {
             require_input(!job_.resume || !fs::exists(job_.out / "finished.json"), job_.out.string(),
                           ": this run has finished; there is nothing to resume");
         }
+        comm_->barrier();  // nobody writes before all have looked
         folder_->rewind_metrics(trainer_->step());
+    }
+
+    /// The newest checkpoint that is whole.
+    void load_newest(const std::vector<std::pair<std::int64_t, fs::path>>& found) {
+        for (std::size_t i = found.size(); i-- > 0;) {
+            std::optional<Checkpoint> saved;
+            try {
+                saved.emplace(found[i].second, comm_.get());
+            } catch (const InputError& e) {
+                if (i == 0) throw;
+                say(cat(e.what(), "; going on from the checkpoint before it"));
+                continue;
+            }
+            trainer_->load(*saved);
+            return;
+        }
     }
 
     std::string figures(const StepInfo& info) const {
@@ -203,22 +305,46 @@ private:
         const bool saves = n > 0 && (job_.save_all || (last && job_.objective->unlearns));
         if (!evaluates && !saves) return;
         std::optional<eval::EvalLog> log;
-        if (evaluates) {
+        if (evaluates) trainer_->gather_model();
+        if (evaluates && main()) {
             log = evaluation_->run(*start_.model, start_.tokenizer, cat(job_.out.string(), " evaluation ", n));
             const eval::Scores scores = evaluation_->score(*log);
             say(cat(job_.out.string(), " epoch ", n, ": ", score_line(scores)));
             result_.scores = {scores.begin(), scores.end()};
             note_candidate(n, scores);
         }
-        write_folder(folder_->epoch(n), [&](const fs::path& temporary) {
-            if (saves) write_model_to(temporary / "model");
-            if (log) evaluation_->write(temporary, *log);
-        });
-        if (saves) result_.model = folder_->epoch(n) / "model";
+        if (evaluates) trainer_->release_model();
+        if (main())
+            write_folder(folder_->epoch(n), [&](const fs::path& temporary) {
+                if (saves) write_to(temporary);
+                if (log) evaluation_->write(temporary, *log);
+            });
+        else if (saves)
+            write_to({});
+        comm_->barrier();
+        if (saves) result_.model = folder_->epoch(n) / kind();
     }
 
-    void write_model_to(const fs::path& path) const {
-        llama::write_model(path, start_.config, trainer_->masters(), start_.tokenizer.file(), job_.save_dtype);
+    /// What the run makes, and the name of its folder.
+    const char* kind() const { return start_.model->lora() ? "adapter" : "model"; }
+
+    /// Rank 0 writes what the run makes; the others hand it their parts.
+    void write_to(const fs::path& folder) {
+        const auto& lora = start_.model->lora();
+        const auto master = trainer_->masters();
+        llama::StateDict weights;
+        for (const nn::Parameter& p : start_.model->trainable()) {
+            const Tensor& w = p.variable.value();
+            weights[p.name] = Tensor::shaped(w.shape(), tensor::accumulator_of(w.dtype()));
+        }
+        for (auto& [name, w] : weights)
+            if (!main() || lora) w = master(name);
+        if (!main()) return;
+        if (lora)
+            llama::write_adapter(folder / kind(), {*lora, weights}, job_.save_dtype);
+        else
+            llama::write_model(folder / kind(), start_.config, weights, start_.tokenizer.file(), job_.save_dtype,
+                               5'000'000'000, master);
     }
 
     void note_candidate(std::int64_t n, const eval::Scores& scores) {
@@ -251,6 +377,11 @@ private:
     }
 
     void finish() {
+        if (!job_.objective->unlearns) {
+            write_to(job_.out);
+            result_.model = job_.out / kind();
+        }
+        if (!main()) return;
         if (job_.objective->unlearns) {
             recall_candidates();
             if (!candidates_.empty()) {
@@ -265,22 +396,22 @@ private:
                 say(cat(job_.out.string(),
                         ": no epoch is selected: that takes forget quality, so --tofu and --retain-log"));
             }
-        } else {
-            write_model_to(job_.out / "model");
-            result_.model = job_.out / "model";
         }
         write_json(job_.out / "finished.json", Json{{"steps", result_.steps}, {"loss", result_.loss}});
-        fs::remove_all(folder_->checkpoint());  // three times the model's size, and of no more use
+        folder_->drop_checkpoints(0);  // three times the model's size, and of no more use
     }
 
     const TrainingJob& job_;
+    std::unique_ptr<tensor::Comm> comm_;
     LoadedModel start_;
+    std::string memory_;  // the plan in a line
     std::unique_ptr<llama::Llama> reference_;
     std::optional<Trainer> trainer_;
     std::optional<RunFolder> folder_;
     std::optional<Evaluation> evaluation_;
     std::vector<Candidate> candidates_;
     double starting_utility_ = 0;
+    bool stop_seen_ = false;  // a rank was asked to stop, and all know
     std::int64_t first_ = 0;  // steps before those of this call
     double tokens_ = 0, seconds_ = 0;
     std::optional<Profiling> profiling_;

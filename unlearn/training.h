@@ -8,7 +8,8 @@ namespace uipe::unlearn {
 
 struct TrainingJob {
     const Objective* objective = nullptr;
-    fs::path model;              // a model folder, or
+    fs::path model;              // a model's or an adapter's folder, the latter with
+    fs::path base;               // its model, where not the one it names; or
     fs::path init;               // a config.json for fresh weights, with
     fs::path tokenizer;          // its tokenizer
     std::vector<fs::path> data;  // the forget set when unlearning
@@ -19,7 +20,10 @@ struct TrainingJob {
     std::int64_t max_length = 512;
     tensor::DType dtype = tensor::DType::f32;
     tensor::Device device;
-    bool recompute = false;
+    int zero = 0;  // stage, among several ranks
+    llama::Recompute recompute = llama::Recompute::norm;
+    llama::LoraConfig lora;  // rank 0: all weights are trained, or the adapter of `model`
+    std::string memory;      // what there is, as --memory says it; empty: what the device has free
     TrainerOptions trainer;
 
     EvalSettings evaluation;
@@ -31,6 +35,7 @@ struct TrainingJob {
     bool resume = false;
     bool overwrite = false;
     std::int64_t checkpoint_steps = 0;  // also within epochs; 0: at their ends
+    std::int64_t keep = 1;              // checkpoints
     std::int64_t stop_after = 0;        // steps of this call; 0: all
     std::int64_t profile = -1;          // steps whose time is taken apart; 0: all; -1: none
 };
@@ -39,12 +44,13 @@ struct TrainingResult {
     std::int64_t step = 0, steps = 0;
     double loss = 0;
     double tokens_per_second = 0;
-    fs::path model;  // the last model written; empty when stopped before one was
+    fs::path model;  // the last model or adapter written; empty when stopped before one was
     std::map<std::string, double> scores;
 };
 
-/// Runs the job into `job.out`. `config` is its every value as JSON text, kept as config.json.
-/// A stop by SIGINT or SIGTERM is a checkpoint and an Error that says how to go on.
+/// Runs the job into `job.out`; several ranks run it together, and rank 0 alone writes all but checkpoints. `config` is
+/// its every value as JSON text, kept as config.json. A stop by SIGINT or SIGTERM is a checkpoint and an Error that
+/// says how to go on.
 TrainingResult run_training(const TrainingJob& job, const std::string& config);
 
 }  // namespace uipe::unlearn

@@ -1,27 +1,22 @@
-#include <cstring>
-
 #include "tensor/comm/comm.h"
+#include "tensor/ops.h"
 
 namespace uipe::tensor {
 namespace {
-
-void copy_all(const Tensor& y, const Tensor& x) {
-    require(y.dtype() == x.dtype() && y.numel() == x.numel(), "comm: one rank needs equal sizes, got ",
-            to_string(y.shape()), " and ", to_string(x.shape()));
-    if (y.raw() != x.raw() && x.nbytes() > 0) std::memcpy(y.raw(), x.raw(), x.nbytes());
-}
 
 class SelfComm final : public Comm {
 public:
     int rank() const override { return 0; }
     int size() const override { return 1; }
-    void all_reduce(const Tensor&) override {}
-    void reduce_scatter(const Tensor& y, const Tensor& x) override { copy_all(y, x); }
-    void all_gather(const Tensor& y, const Tensor& x) override { copy_all(y, x); }
-    void broadcast(const Tensor&, int root) override {
-        require(root == 0, "comm: broadcast from rank ", root, " of 1");
-    }
+    void wait(Ticket /*ticket*/) override {}
     void barrier() override {}
+    std::vector<std::string> gather(const std::string& bytes) override { return {bytes}; }
+
+private:
+    void start(Ticket /*ticket*/, const Call& call) override {
+        const Shape flat{call.y.numel()};
+        if (call.y.raw() != call.x.raw()) copy(call.y.view(flat), call.x.view(flat));
+    }
 };
 
 }  // namespace

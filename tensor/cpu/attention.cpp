@@ -44,13 +44,13 @@ template <class T>
 struct Workspace {
     using A = acc_t<T>;
     using E = element_t<T>;
-    Workspace(std::int64_t most_keys, std::int64_t D)
-        : k(round_up(most_keys, key_rows), ceil_div(D, numbers<T>)),
-          v(ceil_div(round_up(most_keys, key_rows), numbers<T>), D),
-          q(ceil_div(D, numbers<T>), query_rows),
-          scores(key_rows, query_rows),
-          pairs(numbers<T> == 1 ? 0 : key_rows / numbers<T>, query_rows),
-          out(query_rows, D) {}
+    Workspace(std::int64_t most_keys, std::int64_t D, Device device)
+        : k(round_up(most_keys, key_rows), ceil_div(D, numbers<T>), device),
+          v(ceil_div(round_up(most_keys, key_rows), numbers<T>), D, device),
+          q(ceil_div(D, numbers<T>), query_rows, device),
+          scores(key_rows, query_rows, device),
+          pairs(numbers<T> == 1 ? 0 : key_rows / numbers<T>, query_rows, device),
+          out(query_rows, D, device) {}
 
     Tile<E> k, v;    // the keys and values of a sequence and head, [keys, D]
     Tile<E> q;       // [D, queries]
@@ -169,10 +169,12 @@ void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tens
         most_keys = std::max(most_keys, tile.keys());
     }
     with_float(q.dtype(), [&]<class T>() {
+        const auto workspace_on = [&](Device device) { return Workspace<T>(most_keys, head_dim, device); };
+        if (q.device() != Device{}) return take_workspaces(costs, [&] { return workspace_on(q.device()); });
         const Forward<T> forward{q.data<T>(),          k.data<T>(), v.data<T>(), out.data<T>(),
                                  lse.data<acc_t<T>>(), H,           K,           head_dim};
         parallel_for_costs(costs, [&](std::size_t begin, std::size_t end) {
-            Workspace<T> workspace(most_keys, head_dim);
+            Workspace<T> workspace = workspace_on({});
             for (std::size_t item = begin; item < end; ++item) forward.run(tiles[item], workspace);
         });
     });

@@ -19,8 +19,9 @@ constexpr std::int64_t key_rows = 64;
 template <class T>
 struct BothSides {
     using E = element_t<T>;
-    BothSides(std::int64_t rows, std::int64_t D)
-        : left_(rows, ceil_div(D, numbers<T>)), right_(numbers<T> == 1 ? 0 : ceil_div(rows, numbers<T>), D) {}
+    BothSides(std::int64_t rows, std::int64_t D, Device device)
+        : left_(rows, ceil_div(D, numbers<T>), device),
+          right_(numbers<T> == 1 ? 0 : ceil_div(rows, numbers<T>), D, device) {}
 
     void load(std::int64_t at, const T* x, std::int64_t step, std::int64_t n, std::int64_t D) {
         load_left(left_, at, x, step, n, D);
@@ -38,19 +39,19 @@ template <class T>
 struct Workspace {
     using A = acc_t<T>;
     using E = element_t<T>;
-    Workspace(std::int64_t group_rows, std::int64_t D)
-        : q(group_rows, D),
-          dout(group_rows, D),
-          k(key_rows, D),
-          k_columns(ceil_div(D, numbers<T>), key_rows),
-          v_columns(ceil_div(D, numbers<T>), key_rows),
-          p(query_rows, key_rows),
-          ds(query_rows, key_rows),
-          pairs(numbers<T> == 1 ? 0 : query_rows / 2, key_rows),
-          ds_left(numbers<T> == 1 ? 0 : query_rows, key_rows / 2),
-          dk(key_rows, D),
-          dv(key_rows, D),
-          dq(group_rows, D),
+    Workspace(std::int64_t group_rows, std::int64_t D, Device device)
+        : q(group_rows, D, device),
+          dout(group_rows, D, device),
+          k(key_rows, D, device),
+          k_columns(ceil_div(D, numbers<T>), key_rows, device),
+          v_columns(ceil_div(D, numbers<T>), key_rows, device),
+          p(query_rows, key_rows, device),
+          ds(query_rows, key_rows, device),
+          pairs(numbers<T> == 1 ? 0 : query_rows / 2, key_rows, device),
+          ds_left(numbers<T> == 1 ? 0 : query_rows, key_rows / 2, device),
+          dk(key_rows, D, device),
+          dv(key_rows, D, device),
+          dq(group_rows, D, device),
           delta(static_cast<std::size_t>(group_rows)) {}
 
     BothSides<T> q, dout;          // [G * rows, D]
@@ -183,6 +184,10 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
         costs.push_back(n * (n + key_rows));
     }
     with_float(q.dtype(), [&]<class T>() {
+        const auto workspace_on = [&](Device device) {
+            return Workspace<T>(H / K * round_up(longest, query_rows), head_dim, device);
+        };
+        if (q.device() != Device{}) return take_workspaces(costs, [&] { return workspace_on(q.device()); });
         const Backward<T> backward{dq.data<T>(),
                                    dk.data<T>(),
                                    dv.data<T>(),
@@ -199,7 +204,7 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
                                    accumulate_k,
                                    accumulate_v};
         parallel_for_costs(costs, [&](std::size_t begin, std::size_t end) {
-            Workspace<T> workspace(H / K * round_up(longest, query_rows), head_dim);
+            Workspace<T> workspace = workspace_on({});
             for (auto item = static_cast<std::int64_t>(begin); item < static_cast<std::int64_t>(end); ++item)
                 backward.run(cu[item % B], cu[item % B + 1], item / B, workspace);
         });

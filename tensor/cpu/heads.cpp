@@ -10,19 +10,17 @@
 #include "tensor/cpu/math.h"
 #include "tensor/head_rows.h"
 #include "tensor/parallel.h"
+#include "tensor/workspace.h"
 
 namespace uipe::tensor::cpu {
 namespace {
 
-constexpr std::int64_t chunk_elements = std::int64_t{1} << 24;  // logits held at once
-
 using Rows = std::vector<std::int32_t>;
 
-/// Calls body(rows, n) for consecutive chunks of `rows` whose logits fit the chunk.
+/// Calls body(rows, n) for consecutive chunks of `rows`.
 template <class Body>
 void for_each_chunk(const Rows& rows, std::int64_t V, const Body& body) {
-    const std::int64_t step =
-        std::max<std::int64_t>(16, chunk_elements / V & ~std::int64_t{63});  // whole register tiles
+    const std::int64_t step = head_chunk(V, Device::Kind::cpu);
     const auto total = static_cast<std::int64_t>(rows.size());
     for (std::int64_t begin = 0; begin < total; begin += step) body(rows.data() + begin, std::min(step, total - begin));
 }

@@ -5,6 +5,7 @@
 #include "tensor/cpu/math.h"
 #include "tensor/cpu/simd.h"
 #include "tensor/parallel.h"
+#include "tensor/workspace.h"
 
 namespace uipe::tensor::cpu {
 
@@ -13,26 +14,69 @@ namespace {
 /// w in the accumulator's type: widened once, not for every row.
 Tensor widened(const Tensor& w) { return w.to(accumulator_of(w.dtype())); }
 
+/// A row to be normalised: its elements, which are read twice, and what is to be kept the second time.
+template <class T>
+struct Row {
+    const T* x;
+    auto load(auto at) const { return at.load(x); }
+    void keep(auto /*at*/) const {}
+};
+
+/// The sum of two rows, which is kept. It is computed each time, so that its one store may pass the caches by.
+template <class T>
+struct SumOfRows {
+    const T* x;
+    const T* r;
+    T* h;
+    auto load(auto at) const { return rounded<T>(at.load(x) + at.load(r)); }
+    void keep(auto at) const { at.store(h, at.load(x) + at.load(r)); }
+};
+
+/// y[T,C] and rstd[T] of the rows row(t).
+template <class T, class RowAt>
+void normalise(const Tensor& y, const Tensor& rstd, const Tensor& w, double eps, bool streamed, const RowAt& row_at) {
+    using A = acc_t<T>;
+    const std::int64_t C = y.dim(1);
+    const Tensor wide = widened(w);
+    const A* weight = wide.data<A>();
+    parallel_for(y.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
+        with_place(streamed, [&]<class Place>() {
+            for (std::int64_t t = begin; t < end; ++t) {
+                const auto row = row_at(t);
+                T* out = y.data<T>() + t * C;
+                const A squares = sum_over<A>(C, [=](auto at) {
+                    const auto v = row.load(at);
+                    return v * v;
+                });
+                const A r = A{1} / std::sqrt(squares / static_cast<A>(C) + static_cast<A>(eps));
+                rstd.data<A>()[t] = r;
+                each_vector<A, Place>(0, C, [=](auto at) {
+                    const auto v = row.load(at);
+                    row.keep(at);
+                    at.store(out, v * r * at.load(weight));
+                });
+            }
+        });
+    });
+}
+
 }  // namespace
 
 void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps) {
     const std::int64_t C = x.dim(1);
-    const Tensor wide = widened(w);
     with_float(x.dtype(), [&]<class T>() {
-        using A = acc_t<T>;
-        const A* weight = wide.data<A>();
         const bool streamed = outgrows_caches(y.data<T>(), y.numel(), C);
-        parallel_for(x.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
-            with_place(streamed, [&]<class Place>() {
-                for (std::int64_t t = begin; t < end; ++t) {
-                    const T* in = x.data<T>() + t * C;
-                    T* out = y.data<T>() + t * C;
-                    const A squares = sum_over<A>(C, [=](auto at) { return at.load(in) * at.load(in); });
-                    const A r = A{1} / std::sqrt(squares / static_cast<A>(C) + static_cast<A>(eps));
-                    rstd.data<A>()[t] = r;
-                    each_vector<A, Place>(0, C, [=](auto at) { at.store(out, at.load(in) * r * at.load(weight)); });
-                }
-            });
+        normalise<T>(y, rstd, w, eps, streamed, [&](std::int64_t t) { return Row<T>{x.data<T>() + t * C}; });
+    });
+}
+
+void add_rmsnorm(const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& r,
+                 const Tensor& w, double eps) {
+    const std::int64_t C = x.dim(1);
+    with_float(x.dtype(), [&]<class T>() {
+        const bool streamed = outgrows_caches(y.data<T>(), y.numel(), C) && outgrows_caches(h.data<T>(), h.numel(), C);
+        normalise<T>(y, rstd, w, eps, streamed, [&](std::int64_t t) {
+            return SumOfRows<T>{x.data<T>() + t * C, r.data<T>() + t * C, h.data<T>() + t * C};
         });
     });
 }
@@ -61,8 +105,8 @@ void rmsnorm_row(T* dx, A* dw, const T* dy, const T* x, const A* w, A rstd, std:
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                       const Tensor& rstd, bool accumulate_dx) {
     // dw is summed over blocks of rows, and the blocks' sums in their order: the same for any number of threads.
-    constexpr std::int64_t block = 64;
     const std::int64_t T_rows = x.dim(0);
+    const std::int64_t block = norm_group(T_rows, Device::Kind::cpu);
     const std::int64_t C = x.dim(1);
     const std::int64_t blocks = ceil_div(T_rows, block);
     const Tensor wide = widened(w);

@@ -21,6 +21,7 @@ struct Problem {
     std::int64_t m, n, k, lda, ldb, ldy;
     bool transpose_a, transpose_b, accumulate, pack;
     DType in, out;
+    Device device = {};           // a meta device: memory is taken, and nothing is computed
     int threads = num_threads();  // a plan is cut for so many
     auto key() const {
         return std::tie(m, n, k, lda, ldb, ldy, transpose_a, transpose_b, accumulate, pack, in, out, threads);
@@ -105,10 +106,11 @@ const Plan& plan_for(const Problem& problem) {
 }
 
 /// b as the plan wants it: itself, or a packed copy, which `storage` holds.
-std::byte* packed(const Plan& plan, std::byte* b, Tensor& storage) {
+std::byte* packed(const Plan& plan, std::byte* b, Tensor& storage, Device device) {
     if (plan.packed_b == plan.b) return b;
     const auto floats = static_cast<std::int64_t>(plan.packed_b.get_size() / sizeof(float)) + 1;
-    storage = Tensor::empty({floats}, DType::f32);
+    storage = Tensor::empty({floats}, DType::f32, device);
+    if (device.kind == Device::Kind::meta) return b;
     dnnl::memory from(plan.b, engine(), b);
     dnnl::memory to(plan.packed_b, engine(), storage.raw());
     plan.pack.execute(stream(), from, to);
@@ -136,13 +138,14 @@ bool execute(Problem p, std::byte* y, std::byte* a, std::byte* b) {
     const Plan* plan = &plan_for(p);
     if (!plan->supported) return false;
     Tensor storage;
-    std::byte* right = packed(*plan, b, storage);
+    std::byte* right = packed(*plan, b, storage, p.device);
     const Layout layout = plan->packed_b;
     for (std::int64_t at = 0; at < m; at += p.m, p.m = std::min(p.m, m - at)) {
         plan = &plan_for(p);
         require(plan->supported, "oneDNN has a kernel for the first ", most_rows,
                 " rows of a product, not for the last");
-        if (plan->packed_b != layout) right = packed(*plan, b, storage);  // few rows may want another
+        if (plan->packed_b != layout) right = packed(*plan, b, storage, p.device);  // few rows may want another
+        if (p.device.kind == Device::Kind::meta) continue;
         run(*plan, y + bytes(at * p.ldy, p.out), p.transpose_a ? a + bytes(at, p.in) : a, right);
     }
     return true;
@@ -178,6 +181,7 @@ bool execute_in_slices(Problem p, std::byte* y, std::byte* a, std::byte* b) {
 constexpr std::int64_t most_few_rows = 2;  // up to here our own loop reads b faster than oneDNN does
 
 void multiply_f64(const Tensor& y, const Tensor& a, const Tensor& b, const Problem& p) {
+    if (p.device.kind == Device::Kind::meta) return;
     const double* pa = a.data<double>();
     const double* pb = b.data<double>();
     double* py = y.data<double>();
@@ -212,7 +216,7 @@ std::shared_ptr<const Packed> pack(const Tensor& w) {
     const Plan& plan = plan_for(p);
     if (!plan.supported || plan.packed_b == plan.b) return nullptr;
     auto out = std::make_shared<Packed>();
-    packed(plan, start(w), out->storage);
+    packed(plan, start(w), out->storage, w.device());
     out->layout = plan.packed_b;
     return out;
 }
@@ -221,7 +225,7 @@ bool matmul(const Tensor& y, const Tensor& a, const Packed& w) {
     if (y.dim(0) <= most_few_rows) return false;
     const Plan& plan = plan_for(with_packed(y.dim(0), y.dim(1), a.dim(1), a.dtype(), y.dtype()));
     if (!plan.supported || plan.packed_b != w.layout) return false;
-    run(plan, start(y), start(a), start(w.storage));
+    if (y.device().kind != Device::Kind::meta) run(plan, start(y), start(a), start(w.storage));
     return true;
 }
 
@@ -229,10 +233,11 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
     const Problem p{y.dim(0),    y.dim(1),    a.dim(transpose_a ? 0 : 1),
                     a.dim(1),    b.dim(1),    y.dim(1),
                     transpose_a, transpose_b, accumulate,
-                    false,       a.dtype(),   y.dtype()};
+                    false,       a.dtype(),   y.dtype(),
+                    y.device()};
     if (p.m == 0 || p.n == 0) return;
     if (p.k == 0) {
-        if (!accumulate) cpu::fill(y, 0.0);
+        if (!accumulate) tensor::fill(y, 0.0);
         return;
     }
     if (p.in == DType::f64) return multiply_f64(y, a, b, p);
@@ -241,7 +246,7 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
     require(p.in == DType::bf16, "oneDNN has no f32 matmul here");
     const Tensor wide = y.to(DType::f32);
     cpu::matmul(wide, a.to(DType::f32), transpose_a, b.to(DType::f32), transpose_b, accumulate);
-    if (wide.raw() != y.raw()) cpu::copy(y, wide);
+    if (wide.raw() != y.raw()) tensor::copy(y, wide);
 }
 
 }  // namespace uipe::tensor::cpu

@@ -88,6 +88,15 @@ inline auto stored(const V& v) {
         return v;
 }
 
+/// The vector that a store to a tensor of T and a load would give.
+template <class T, class V>
+inline V rounded(const V& v) {
+    if constexpr (std::is_same_v<T, bf16>)
+        return widened(narrowed(v));
+    else
+        return v;
+}
+
 template <class T, class V>
 inline void store(T* y, const V& v) {
     const auto bits = stored<T>(v);

@@ -43,13 +43,15 @@ inline constexpr std::int64_t numbers = ElementOf<T>::numbers;
 /// 16). The left operand is padded to a multiple of it.
 inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
 
-/// rows x stride elements, zero at first, each row aligned for vectors and padded to a multiple of them.
+/// rows x stride elements, zero at first, each row aligned for vectors and padded to a multiple of them. On a meta
+/// device they are counted only.
 template <class E>
 class Tile {
 public:
-    Tile(std::int64_t rows, std::int64_t columns)
-        : stride_(round_up(columns, lanes<E>)), data_(allocate(size(rows) * sizeof(E), {})) {
-        zero(rows);
+    Tile(std::int64_t rows, std::int64_t columns, Device device = {}) : stride_(round_up(columns, lanes<E>)) {
+        const MemoryScope scope(MemoryClass::workspace);  // on whichever thread
+        data_ = allocate(size(rows) * sizeof(E), device);
+        if (device.kind == Device::Kind::cpu) zero(rows);
     }
 
     E* row(std::int64_t i) { return static_cast<E*>(data_.get()) + i * stride_; }

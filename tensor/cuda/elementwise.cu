@@ -192,10 +192,17 @@ void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double a
     });
 }
 
+// Models begin with random numbers, once: the host's are the same bits on every device.
+
 void fill_normal(const Tensor& y, double std, std::uint64_t seed, std::uint64_t stream) {
-    // Models begin with it, once: the host's numbers are the same bits on every device.
     const Tensor here = Tensor::empty(y.shape(), y.dtype());
     cpu::fill_normal(here, std, seed, stream);
+    upload(y.raw(), here.raw(), here.nbytes());
+}
+
+void fill_uniform(const Tensor& y, double bound, std::uint64_t seed, std::uint64_t stream) {
+    const Tensor here = Tensor::empty(y.shape(), y.dtype());
+    cpu::fill_uniform(here, bound, seed, stream);
     upload(y.raw(), here.raw(), here.nbytes());
 }
 

@@ -14,6 +14,7 @@
 #include "tensor/cpu/cpu.h"
 #include "tensor/cuda/floats.h"
 #include "tensor/head_rows.h"
+#include "tensor/workspace.h"
 
 namespace uipe::tensor::cuda {
 namespace {
@@ -250,12 +251,10 @@ Rows rows_of(const std::vector<std::int32_t>& rows, std::int64_t T) {
     return {Tensor::from(rows, {n}), n == T};
 }
 
-/// Calls body(first, rows) for consecutive chunks of rows whose logits, in f32, take 128 MiB at most: enough rows for
-/// the product to run at its full rate (1024 for a vocabulary of 32000), in whole tiles.
+/// Calls body(first, rows) for consecutive chunks of rows.
 template <class Body>
 void for_each_chunk(const Rows& rows, std::int64_t V, const Body& body) {
-    constexpr std::int64_t elements = std::int64_t{1} << 25;
-    const std::int64_t step = std::max<std::int64_t>(16, elements / V & ~std::int64_t{127});
+    const std::int64_t step = head_chunk(V, Device::Kind::cuda);
     for (std::int64_t first = 0; first < rows.n(); first += step)
         body(first, rows.part(first, std::min(first + step, rows.n())));
 }

@@ -1,18 +1,20 @@
-// RMSNorm. Forward: a block a row, which it reads twice, the second time from its cache. Backward: a block for a group
+// RMSNorm, with or without the residual addition before it. Forward: a block a row, which it reads twice, the second
+// time from its cache (of a sum, what each thread itself wrote the first time). Backward: a block for a group
 // of rows; each thread keeps the sums of dw for its columns in shared memory, the block leaves them in a workspace, and
 // a second kernel adds the groups' sums in their order. How rows are grouped depends on their number alone.
 #include "tensor/cuda/floats.h"
+#include "tensor/workspace.h"
 
 namespace uipe::tensor::cuda {
 namespace {
 
 constexpr int most_threads = 256;
 constexpr int most_warps = most_threads / dev::warp_size;
-constexpr std::int64_t most_groups = 512;  // enough to fill the largest chip; their sums take 4 C bytes each
-constexpr int group_warps = 16;            // of a block that adds groups' sums
+constexpr int group_warps = 16;  // of a block that adds groups' sums
 
-template <int n, class T>
-__global__ void rmsnorm_kernel(T* y, float* rstd, const T* x, const T* w, int C, float eps) {
+/// y and rstd of x, or, where `adds`, of h = x + r, which is written too.
+template <int n, bool adds, class T>
+__global__ void rmsnorm_kernel(T* y, float* rstd, T* h, const T* x, const T* r, const T* w, int C, float eps) {
     DEV_SHARED(float, buffer, most_warps);
     const std::int64_t row = dev::block_x();
     x += row * C;
@@ -21,16 +23,23 @@ __global__ void rmsnorm_kernel(T* y, float* rstd, const T* x, const T* w, int C,
     for (int c = dev::thread() * n; c < C; c += dev::threads() * n) {
         float v[n];
         read(v, x + c);
+        if constexpr (adds) {
+            float other[n];
+            read(other, r + row * C + c);
+            for (int i = 0; i < n; ++i) v[i] = dev::to_float(dev::to<T>(v[i] + other[i]));
+            write(h + row * C + c, v);
+        }
         for (int i = 0; i < n; ++i) squares += v[i] * v[i];
     }
+    if constexpr (adds) x = h + row * C;
     squares = dev::block_sum(squares, buffer);
-    const float r = 1.0F / dev::sqrt(squares / static_cast<float>(C) + eps);
-    if (dev::thread() == 0) rstd[row] = r;
+    const float scale = 1.0F / dev::sqrt(squares / static_cast<float>(C) + eps);
+    if (dev::thread() == 0) rstd[row] = scale;
     for (int c = dev::thread() * n; c < C; c += dev::threads() * n) {
-        float v[n], scale[n];
+        float v[n], weight[n];
         read(v, x + c);
-        read(scale, w + c);
-        for (int i = 0; i < n; ++i) v[i] = v[i] * r * scale[i];
+        read(weight, w + c);
+        for (int i = 0; i < n; ++i) v[i] = v[i] * scale * weight[i];
         write(y + c, v);
     }
 }
@@ -99,16 +108,29 @@ __global__ void add_groups(float* dw, const float* partial, int groups, int C) {
     dw[c] += total;
 }
 
+/// Both ops; `adds` says whether there are h and r.
+template <bool adds>
+void normalise(const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& r, const Tensor& w,
+               double eps) {
+    const auto C = static_cast<int>(x.dim(1));
+    with_float(x.dtype(), [&]<class T>() {
+        with_width<T>(C % dev::Vec<T>::size == 0 && aligned(h, y, x, r, w), [&]<int n>() {
+            launch(rmsnorm_kernel<n, adds, T>, {.grid = {x.dim(0)}, .threads = threads_for(C / n, most_threads)},
+                   at<T>(y), at<float>(rstd), at_or_null<T>(h), at<T>(x), at_or_null<T>(r), at<T>(w), C,
+                   static_cast<float>(eps));
+        });
+    });
+}
+
 }  // namespace
 
 void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps) {
-    const auto C = static_cast<int>(x.dim(1));
-    with_float(x.dtype(), [&]<class T>() {
-        with_width<T>(C % dev::Vec<T>::size == 0 && aligned(y, x, w), [&]<int n>() {
-            launch(rmsnorm_kernel<n, T>, {.grid = {x.dim(0)}, .threads = threads_for(C / n, most_threads)}, at<T>(y),
-                   at<float>(rstd), at<T>(x), at<T>(w), C, static_cast<float>(eps));
-        });
-    });
+    normalise<false>({}, y, rstd, x, {}, w, eps);
+}
+
+void add_rmsnorm(const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& r,
+                 const Tensor& w, double eps) {
+    normalise<true>(h, y, rstd, x, r, w, eps);
 }
 
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
@@ -116,7 +138,7 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
     const std::int64_t rows = x.dim(0);
     if (rows == 0 || (!dx.defined() && !dw.defined())) return;
     const auto C = static_cast<int>(x.dim(1));
-    const std::int64_t group = ceil_div(rows, most_groups);
+    const std::int64_t group = norm_group(rows, Device::Kind::cuda);
     const std::int64_t groups = ceil_div(rows, group);
     const Tensor partial = dw.defined() ? Tensor::empty({groups, C}, DType::f32, x.device()) : Tensor();
     with_float(x.dtype(), [&]<class T>() {

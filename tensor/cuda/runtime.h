@@ -1,9 +1,12 @@
 // The device's memory, copies and stream: CUDA's (runtime_cuda.cu), or the host's under the emulator
-// (runtime_emulated.cpp). All work is queued on one stream, in order; functions that wait for it say so.
+// (runtime_emulated.cpp). All work is queued on one stream, in order, but what is put on a stream beside it; functions
+// that wait say so.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <source_location>
 #include <string>
 
@@ -19,8 +22,11 @@ namespace uipe::tensor::cuda {
 
 using Stream = CUstream_st*;
 
-/// Empty when a device can be used, else what is missing, in words.
+/// Empty when a device can be used, else what is missing, in words. The device is the first that is visible, or that of
+/// this process's number among the ranks that a launcher started on this machine.
 std::string what_is_missing();
+/// Where in the machine the device is: two processes that are told the same share one.
+std::string device_address();
 /// "NVIDIA H200", or "emulator".
 std::string device_name();
 /// Bytes of memory of the device, and of those free now.
@@ -31,9 +37,10 @@ DeviceMemory device_memory();
 /// How many blocks may run at once at least: multiprocessors.
 int multiprocessors();
 
-/// The stream of all work; the first call starts the device. InputError when there is none.
+/// The stream of all work, or, within SideStream::run(), that one; the first call starts the device. InputError when
+/// there is none.
 Stream stream();
-/// Waits until all queued work is done.
+/// Waits until all queued work is done, but that of a SideStream.
 void synchronize();
 
 /// Queued copies. Host memory is read before upload() returns, by way of pinned buffers; small uploads do not wait for
@@ -56,6 +63,32 @@ public:
 private:
     void* data_ = nullptr;
     void* event_ = nullptr;
+};
+
+/// A stream of work that runs beside the first one, itself in order. Memory is the first stream's: what side work uses
+/// must have been taken before it is queued, and not be given back before the first stream has joined it. In an
+/// emulator that makes copies late, side work is done when it is waited for, and not before.
+class SideStream {
+public:
+    using Mark = std::shared_ptr<void>;
+
+    SideStream();
+    /// Nothing is waited for.
+    ~SideStream();
+    SideStream(const SideStream&) = delete;
+    SideStream& operator=(const SideStream&) = delete;
+
+    /// Queues what work() queues: its launches, copies and calls with stream(). It begins after all that has been
+    /// queued on the first stream. The mark is its end.
+    Mark run(const std::function<void()>& work);
+    /// What is queued on the first stream from here on begins after a mark.
+    void join(const Mark& mark);
+    /// The host waits until all work here is done.
+    void synchronize();
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
 };
 
 /// How often the host has waited for the device: in download(), Readback::wait() and synchronize(), and in upload()

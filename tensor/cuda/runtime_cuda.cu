@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "tensor/comm/launch.h"
 #include "tensor/cuda/runtime.h"
 
 namespace uipe::tensor::cuda {
@@ -24,6 +25,9 @@ namespace {
 
 __global__ void probe() {}
 
+/// The device of this process among `count` that are visible.
+int device_index(int count) { return count > 0 ? launched().local_rank % count : 0; }
+
 }  // namespace
 
 std::string what_is_missing() {
@@ -35,8 +39,9 @@ std::string what_is_missing() {
                    std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
         if (result != cudaSuccess) return cudaGetErrorString(result);
         if (count == 0) return "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES?)";
+        check(cudaSetDevice(device_index(count)));
         cudaDeviceProp properties{};
-        check(cudaGetDeviceProperties(&properties, 0));
+        check(cudaGetDeviceProperties(&properties, device_index(count)));
         if (properties.major < 8)
             return cat(properties.name, " has compute capability ", properties.major, ".", properties.minor,
                        "; 8.0 (A100) or newer is needed");
@@ -64,6 +69,7 @@ public:
     }
 
     cudaStream_t stream = nullptr;
+    cudaStream_t current = nullptr;  // another one within SideStream::run()
     cudaMemPool_t pool = nullptr;
     cudaDeviceProp properties{};
 
@@ -119,10 +125,14 @@ public:
 private:
     Context() {
         require_input(what_is_missing().empty(), "--device cuda: ", what_is_missing());
-        check(cudaSetDevice(0));
-        check(cudaGetDeviceProperties(&properties, 0));
+        int count = 0;
+        check(cudaGetDeviceCount(&count));
+        const int device = device_index(count);
+        check(cudaSetDevice(device));
+        check(cudaGetDeviceProperties(&properties, device));
         check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-        check(cudaDeviceGetDefaultMemPool(&pool, 0));
+        current = stream;
+        check(cudaDeviceGetDefaultMemPool(&pool, device));
         std::uint64_t keep_all = UINT64_MAX;
         check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_all));
         void* pages = nullptr;
@@ -150,6 +160,14 @@ constexpr std::size_t most_at_once = std::size_t{32} << 20;  // of a copy throug
 }  // namespace
 
 std::string device_name() { return context().properties.name; }
+std::string device_address() {
+    (void)context();
+    int device = 0;
+    check(cudaGetDevice(&device));
+    std::array<char, 32> bus{};
+    check(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), device));
+    return bus.data();
+}
 DeviceMemory device_memory() {
     (void)context();
     DeviceMemory m;
@@ -158,12 +176,57 @@ DeviceMemory device_memory() {
 }
 int multiprocessors() { return context().properties.multiProcessorCount; }
 
-Stream stream() { return context().stream; }
+Stream stream() { return context().current; }
 void synchronize() {
     ++context().waits;
     check(cudaStreamSynchronize(context().stream));
 }
 std::size_t waits() { return context().waits; }
+
+struct SideStream::State {
+    cudaStream_t stream = nullptr;
+};
+
+namespace {
+
+/// A place in the queue of a stream.
+std::shared_ptr<void> mark_of(cudaStream_t stream) {
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    std::shared_ptr<void> mark(event, [](void* e) { (void)cudaEventDestroy(static_cast<cudaEvent_t>(e)); });
+    check(cudaEventRecord(event, stream));
+    return mark;
+}
+
+void wait_for(cudaStream_t stream, const std::shared_ptr<void>& mark) {
+    check(cudaStreamWaitEvent(stream, static_cast<cudaEvent_t>(mark.get()), 0));
+}
+
+}  // namespace
+
+SideStream::SideStream() : state_(std::make_unique<State>()) {
+    (void)context();
+    int least = 0;
+    int most = 0;
+    check(cudaDeviceGetStreamPriorityRange(&least, &most));
+    // First in turn for the processors: it needs few, and others wait for what it brings.
+    check(cudaStreamCreateWithPriority(&state_->stream, cudaStreamNonBlocking, most));
+}
+SideStream::~SideStream() { (void)cudaStreamDestroy(state_->stream); }
+SideStream::Mark SideStream::run(const std::function<void()>& work) {
+    wait_for(state_->stream, mark_of(context().stream));
+    const struct Scope {
+        explicit Scope(cudaStream_t s) { context().current = s; }
+        ~Scope() { context().current = context().stream; }
+    } scope(state_->stream);
+    work();
+    return mark_of(state_->stream);
+}
+void SideStream::join(const Mark& mark) { wait_for(context().stream, mark); }
+void SideStream::synchronize() {
+    ++context().waits;
+    check(cudaStreamSynchronize(state_->stream));
+}
 
 void upload(void* device, const void* host, std::size_t bytes) {
     for (std::size_t at = 0; at < bytes; at += most_at_once) {

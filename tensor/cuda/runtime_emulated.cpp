@@ -1,11 +1,14 @@
 // runtime.h on the host, for the emulator: memory is the host's, and what is queued is done at once.
 #ifdef UIPE_EMULATED
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <mutex>
 #include <unordered_map>
 
@@ -16,6 +19,7 @@ namespace uipe::tensor::cuda {
 
 std::string what_is_missing() { return {}; }
 std::string device_name() { return "emulator"; }
+std::string device_address() { return cat("emulator of process ", ::getpid()); }
 DeviceMemory device_memory() { return {std::size_t{1} << 33, std::size_t{1} << 33}; }
 int multiprocessors() { return 4; }
 
@@ -49,6 +53,34 @@ const void* Readback::wait() const {
 namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 }  // namespace
+
+/// Jobs that have not been done: all of them while copies are late, else none.
+struct SideStream::State {
+    std::deque<std::function<void()>> jobs;
+    std::uint64_t queued = 0, done = 0;
+
+    void work_until(std::uint64_t count) {
+        for (; done < count; ++done) {
+            const std::function<void()> job = std::move(jobs.front());
+            jobs.pop_front();
+            job();
+        }
+    }
+};
+
+SideStream::SideStream() : state_(std::make_unique<State>()) {}
+SideStream::~SideStream() = default;
+SideStream::Mark SideStream::run(const std::function<void()>& work) {
+    state_->jobs.push_back(work);
+    ++state_->queued;
+    if (!emulator::options().late_copies) state_->work_until(state_->queued);
+    return std::make_shared<std::uint64_t>(state_->queued);
+}
+void SideStream::join(const Mark& mark) { state_->work_until(*static_cast<const std::uint64_t*>(mark.get())); }
+void SideStream::synchronize() {
+    ++waits_done;
+    state_->work_until(state_->queued);
+}
 
 Stopwatch::Stopwatch() : events_{new double(0.0), new double(0.0)} {}
 Stopwatch::~Stopwatch() {

@@ -108,6 +108,35 @@ TEST(Checkpoint, TheInputAlsoUsedOutside) {
     EXPECT_LE(check.worst, 1e-9) << check.place;
 }
 
+/// As a residual block uses it: the gradient of x is there already, and what f adds to it is rounded once.
+TEST(Checkpoint, BesideAResidualTheBitsAreTheSame) {
+    for (const tensor::DType dtype : {tensor::DType::f32, tensor::DType::bf16}) {
+        const auto weight = [&](tensor::Shape shape, std::uint64_t stream) {
+            return Variable::parameter(normal(std::move(shape), stream, 1.0, dtype));
+        };
+        std::vector<std::vector<Tensor>> results;
+        for (const bool recompute : {false, true}) {
+            const Variable norm = weight({8}, 1);
+            const Variable gate = weight({6, 8}, 2);
+            const Variable up = weight({6, 8}, 3);
+            const Variable down = weight({8, 6}, 4);
+            const Variable x = Variable::leaf(normal({5, 8}, 5, 1.0, dtype));
+            int runs = 0;
+            const Function f = [&](const Variable& in) {
+                ++runs;
+                const Variable n = rmsnorm(in, norm, 1e-5);
+                return swiglu(linear(n, gate), linear(n, up));
+            };
+            const Variable y = add(x, linear(recompute ? checkpoint(f, x) : f(x), down));
+            backward(y, normal({5, 8}, 6, 1.0, dtype));
+            EXPECT_EQ(runs, recompute ? 2 : 1) << "once again for its reader and for its own gradient";
+            results.push_back({y.value(), x.grad(), norm.grad(), gate.grad(), up.grad(), down.grad()});
+        }
+        for (std::size_t i = 0; i < results[0].size(); ++i)
+            EXPECT_TRUE(same_bits(results[0][i], results[1][i])) << name_of(dtype) << " " << i;
+    }
+}
+
 TEST(Checkpoint, AFunctionThatDoesNotReadItsInput) {
     const Variable w = Variable::parameter(normal({4}, 1));
     const Variable x = Variable::leaf(normal({4}, 2));

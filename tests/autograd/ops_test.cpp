@@ -129,6 +129,18 @@ TEST(Ops, SegmentSum) {
     }
 }
 
+TEST(Ops, Rows) {
+    const std::vector<Tensor> one = {normal({7, 5}, 1)};
+    for (const auto& [begin, end] :
+         {std::pair{0, 7}, std::pair{0, 3}, std::pair{3, 7}, std::pair{2, 5}, std::pair{4, 4}})
+        expect_gradients(
+            cat(begin, " to ", end), [b = begin, e = end](const Inputs& x) { return rows(x[0], b, e); }, one);
+    expect_gradients(
+        "parts that overlap", [](const Inputs& x) { return mul(rows(x[0], 1, 5), rows(x[0], 3, 7)); }, one);
+    const Variable x = Variable::leaf(one[0]);
+    EXPECT_EQ(rows(x, 2, 5).value().raw(), x.value().rows(2, 5).raw());
+}
+
 TEST(Ops, Linear) {
     for (const auto& [T, C, N] : {std::array{1, 1, 1}, std::array{1, 7, 3}, std::array{5, 3, 1}, std::array{33, 17, 9}})
         expect_gradients(cat(T, " x ", C, " to ", N), [](const Inputs& x) { return linear(x[0], x[1]); },
@@ -149,6 +161,42 @@ TEST(Ops, RmsNorm) {
                              {normal({T, C}, 1), normal({C}, 2)});
 }
 
+TEST(Ops, AddRmsNorm) {
+    for (const auto& [T, C] : {std::array{1, 1}, std::array{1, 9}, std::array{6, 5}, std::array{33, 18}}) {
+        const std::vector<Tensor> values = {normal({T, C}, 1), normal({T, C}, 2), normal({C}, 3)};
+        expect_gradients(
+            cat("both of ", T, " x ", C),
+            [](const Inputs& x) {
+                const auto [h, y] = add_rmsnorm(x[0], x[1], x[2], 1e-5);
+                return add(mul(h, h), y);
+            },
+            values);
+        expect_gradients(
+            cat("the norm of ", T, " x ", C),
+            [](const Inputs& x) { return add_rmsnorm(x[0], x[1], x[2], 1e-5).second; }, values);
+    }
+}
+
+/// Values and gradients, to the bit, in every type: the residual's gradient is there first, and the norm's added to it.
+TEST(Ops, AddRmsNormIsAdditionAndRmsNorm) {
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+        std::vector<std::vector<Tensor>> results;
+        for (const bool fused : {true, false}) {
+            const Inputs in = {Variable::leaf(normal({65, 33}, 1, 1.0, dtype)),
+                               Variable::leaf(normal({65, 33}, 2, 1.0, dtype)),
+                               Variable::parameter(normal({33}, 3, 1.0, dtype))};
+            const Variable sum = fused ? Variable() : add(in[0], in[1]);
+            const auto [h, y] =
+                fused ? add_rmsnorm(in[0], in[1], in[2], 1e-5) : std::pair{sum, rmsnorm(sum, in[2], 1e-5)};
+            const Variable out = add(h, mul(y, y));
+            backward(out, seed_for(out));
+            results.push_back({out.value(), in[0].grad(), in[1].grad(), in[2].grad()});
+        }
+        for (std::size_t i = 0; i < results[0].size(); ++i)
+            EXPECT_TRUE(same_bits(results[0][i], results[1][i])) << name_of(dtype) << " " << i;
+    }
+}
+
 TEST(Ops, SwiGlu) {
     for (const tensor::Shape& s : {tensor::Shape{1, 1}, tensor::Shape{1, 19}, tensor::Shape{7, 13}})
         expect_gradients(tensor::to_string(s), [](const Inputs& x) { return swiglu(x[0], x[1]); },
@@ -164,6 +212,38 @@ TEST(Ops, Rope) {
                              },
                              {normal({5, 3 * D}, 1)});
     expect_gradients("one row", [](const Inputs& x) { return rope(x[0], ints({5}), 4, 1e4); }, {normal({1, 4}, 1)});
+}
+
+TEST(Ops, Dropout) {
+    const Tensor places = ints({9, 4, 5});
+    for (const double p : {0.3, 0.8})
+        expect_gradients(cat("p ", p), [&](const Inputs& x) { return dropout(x[0], places, p, 7, 2); },
+                         {normal({3, 70}, 1)});
+    const Variable x = Variable::leaf(normal({3, 70}, 1));
+    EXPECT_EQ(dropout(x, places, 0.0, 7, 2).node(), x.node()) << "no op at all";
+}
+
+TEST(Ops, WhatDropoutLeavesIsMadeAgainNotKept) {
+    const Variable x = Variable::leaf(normal({3, 70}, 1));
+    const Variable y = dropout(x, ints({9, 4, 5}), 0.3, 7, 2);
+    EXPECT_NE(y.saved().get().raw(), y.value().raw());
+    EXPECT_TRUE(same_bits(y.saved().get(), y.value()));
+}
+
+/// A product with a constant keeps the constant alone.
+TEST(Ops, NothingIsKeptForAConstant) {
+    const Variable w(normal({40, 50}, 2));
+    for (const Op& op :
+         {Op([&](const Inputs& x) { return mul(x[0], w); }), Op([&](const Inputs& x) { return linear(x[0], w); })}) {
+        const std::size_t before = tensor::memory_stats().in_use;
+        Variable y;
+        {
+            const Inputs x = {scale(Variable::leaf(normal({40, 50}, 1)), 2.0)};
+            y = op(x);
+        }
+        // The leaf and what scale() made of it are gone; only the result is left. (The allocator rounds sizes up.)
+        EXPECT_LT(tensor::memory_stats().in_use, before + y.value().nbytes() + w.value().nbytes() / 2);
+    }
 }
 
 struct Heads {

@@ -32,6 +32,23 @@ TEST_P(CudaLayers, Rmsnorm) {
     }
 }
 
+TEST_P(CudaLayers, AddRmsnormIsAdditionAndRmsnormBitByBit) {
+    for (const auto& [T, C] : row_shapes) {
+        SCOPED_TRACE(cat("T ", T, " C ", C));
+        const Tensor x = on(normal({T, C}, GetParam(), 3.0));
+        const Tensor r = on(normal({T, C}, GetParam()));
+        const Tensor w = on(normal({C}, GetParam()));
+        const auto fresh = [&] { return on(poisoned({T, C}, GetParam())); };
+        const Both h{fresh(), fresh()};
+        const Both y{fresh(), fresh()};
+        const Both rstd{on(poisoned({T}, DType::f32)), on(poisoned({T}, DType::f32))};
+        add_rmsnorm(h.got, y.got, rstd.got, x, r, w, 1e-5);
+        add(h.want, x, r);
+        rmsnorm(y.want, rstd.want, h.want, w, 1e-5);
+        for (const Both& both : {h, y, rstd}) EXPECT_TRUE(same_bits(both.got.to(Device{}), both.want.to(Device{})));
+    }
+}
+
 /// Both gradients of one shape; `with_dx` and `with_dw` say which are asked for.
 void check_rmsnorm_backward(const std::function<Tensor(const Tensor&)>& on, DType dtype, std::int64_t T, std::int64_t C,
                             bool accumulate, bool with_dx, bool with_dw) {

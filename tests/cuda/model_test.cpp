@@ -26,9 +26,9 @@ struct Result {
 };
 
 /// -mean log p over the targets of one batch, and its gradients.
-Result run(const StateDict& weights, bool recompute = false) {
+Result run(const StateDict& weights, const char* recompute = "norm") {
     Llama model(config(), weights);
-    model.set_recompute(recompute);
+    model.set_recompute(recompute_named(recompute));
     const Batch batch = pack(random_sequences(config(), {17, 5, 33, 40}));
     const Variable loss =
         autograd::scale(autograd::sum(model.logprob(batch)), -1.0 / static_cast<double>(batch.num_targets));
@@ -63,12 +63,12 @@ TEST_P(CudaModel, LossAndEveryGradientAreTheCpus) {
 TEST_P(CudaModel, TheSameBitsEveryTimeAndWhenBlocksAreRecomputed) {
     const StateDict weights = lively_weights(config(), GetParam(), 0, 0.15);
     const Result first = run(own_weights(weights, GetParam(), cuda()));
-    for (const bool recompute : {false, true}) {
+    for (const char* recompute : recompute_modes) {
         const Result again = run(own_weights(weights, GetParam(), cuda()), recompute);
         EXPECT_EQ(again.loss, first.loss);
         for (std::size_t i = 0; i < first.gradients.size(); ++i)
             EXPECT_TRUE(test::same_bits(again.gradients[i].variable.value(), first.gradients[i].variable.value()))
-                << first.gradients[i].name << (recompute ? ", recomputed" : "");
+                << first.gradients[i].name << ", " << recompute;
     }
 }
 

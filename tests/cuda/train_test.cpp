@@ -68,7 +68,7 @@ TEST_F(CudaTraining, AStepIsLaunchedWithoutAWaitAndTakesNoNewMemoryAfterTheSecon
     for (const char* name : {"grad_diff", "kl_min", "npo_rt"}) {
         SCOPED_TRACE(name);
         llama::Llama model = model_on(cuda(), DType::bf16);
-        const llama::Llama reference = model_on(cuda(), DType::bf16, 2);
+        llama::Llama reference = model_on(cuda(), DType::bf16, 2);
         TrainerOptions o = options(6);
         o.batch_size = 8;
         Trainer trainer(model, &reference, unlearning_objective(name), data(), o);

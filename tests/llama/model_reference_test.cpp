@@ -62,9 +62,9 @@ std::vector<Sequence> sequences_of(const std::string& name) {
 }
 
 /// What the fixture's files hold, by our model in `dtype`.
-StateDict results(const std::string& name, DType dtype, bool recompute) {
+StateDict results(const std::string& name, DType dtype, const char* recompute) {
     Llama model = load(name, dtype);
-    model.set_recompute(recompute);
+    model.set_recompute(recompute_named(recompute));
     const Batch batch = pack(sequences_of(name));
     StateDict out;
     out["logits"] = Tensor::empty({batch.T, model.config().vocab_size}, dtype);
@@ -112,7 +112,7 @@ private:
 };
 
 TEST_P(Reference, LogitsLogProbabilitiesLossAndEveryGradientArePyTorchs) {
-    for (const bool recompute : {false, true}) {
+    for (const char* recompute : recompute_modes) {
         expect_results(results(GetParam(), DType::f64, recompute), f64_, DType::f64, layers_);
         const StateDict got = results(GetParam(), DType::f32, recompute);
         expect_results(got, f64_, DType::f32, layers_);
@@ -123,7 +123,7 @@ TEST_P(Reference, LogitsLogProbabilitiesLossAndEveryGradientArePyTorchs) {
 TEST_P(Reference, InF32WeAreAsNearTheTruthAsTransformers) {
     double ours = 0.0;
     double theirs = 0.0;
-    const StateDict got = results(GetParam(), DType::f32, false);
+    const StateDict got = results(GetParam(), DType::f32, "norm");
     for (const auto& [name, x] : f64_) {
         ours += std::pow(relative_distance(got.at(name), x), 2);
         theirs += std::pow(relative_distance(f32_.at(name), x), 2);

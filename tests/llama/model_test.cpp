@@ -59,12 +59,12 @@ Batch batch_for(const Config& config) { return pack(random_sequences(config, {6,
 
 TEST_F(Model, GradCheckOfLogprob) {
     for (const Case& c : cases())
-        for (const bool recompute : {false, true}) {
+        for (const char* recompute : recompute_modes) {
             Llama model = smooth_model(c.config);
-            model.set_recompute(recompute);
+            model.set_recompute(recompute_named(recompute));
             const Batch batch = batch_for(c.config);
             const auto check = autograd::gradcheck([&] { return model.logprob(batch); }, variables_of(model));
-            EXPECT_LE(check.worst, 1e-8) << c.what << ": " << check.place;
+            EXPECT_LE(check.worst, 1e-8) << c.what << ", " << recompute << ": " << check.place;
         }
 }
 
@@ -158,30 +158,62 @@ TEST_F(Model, RecomputationGivesEqualBits) {
     for (const DType dtype : {DType::f64, DType::f32, DType::bf16})
         for (const Case& c : cases()) {
             const Batch batch = batch_for(c.config);
-            Llama again = lively_model(c.config, dtype);
-            again.set_recompute(true);
-            const Llama plain = lively_model(c.config, dtype);
-            EXPECT_TRUE(same_bits(again.logprob(batch).value(), plain.logprob(batch).value()));
+            Llama plain = lively_model(c.config, dtype);
+            plain.set_recompute(Recompute::none);
             const std::vector<Tensor> expected = gradients_of_mean_nll(plain, {batch});
-            const std::vector<Tensor> got = gradients_of_mean_nll(again, {batch});
-            for (std::size_t i = 0; i < got.size(); ++i)
-                EXPECT_TRUE(same_bits(got[i], expected[i])) << c.what << " in " << name_of(dtype) << ", gradient " << i;
+            for (const char* recompute : recompute_modes) {
+                SCOPED_TRACE(cat(c.what, " in ", name_of(dtype), ", ", recompute));
+                Llama again = lively_model(c.config, dtype);
+                again.set_recompute(recompute_named(recompute));
+                EXPECT_TRUE(same_bits(again.logprob(batch).value(), plain.logprob(batch).value()));
+                const std::vector<Tensor> got = gradients_of_mean_nll(again, {batch});
+                for (std::size_t i = 0; i < got.size(); ++i)
+                    EXPECT_TRUE(same_bits(got[i], expected[i])) << "gradient " << i;
+            }
         }
 }
 
+TEST_F(Model, RecomputationHasFourNames) {
+    for (const char* name : {"", "Norm", "blocks", "true"})
+        for (const char* known : recompute_modes)
+            EXPECT_SAYS(message_of<InputError>([&] { recompute_named(name); }), known);
+}
+
 /// Numbers of the activations' type that the forward pass of a batch keeps for the backward pass, as the ops' capture
-/// lists say: the stream before each norm, q and k turned, v, the heads' output, gate and up; and the gradient by the
-/// logits. In the accumulator's type: rstd of each norm, lse of each head.
+/// lists say. Of each layer: the stream before each norm, q and k turned, v, the heads' output, gate and up, and the
+/// outputs of norms and SwiGLU; less what is recomputed. And the last norm, and the gradient by the logits. In the
+/// accumulator's type: rstd of each norm, lse of each head.
 struct Kept {
     double numbers, statistics;
 };
 
-Kept kept_of(const Config& c, std::int64_t T, std::int64_t targets) {
+Kept kept_of(const Config& c, std::int64_t T, std::int64_t targets, Recompute recompute) {
     const auto count = [](std::int64_t n) { return static_cast<double>(n); };
+    const std::int64_t C = c.hidden_size;
+    const std::int64_t F = c.intermediate_size;
     const std::int64_t heads = 2 * (c.num_heads + c.num_kv_heads) * c.head_dim;
-    const std::int64_t layer = 2 * c.hidden_size + heads + 2 * c.intermediate_size;
-    return {count(T * (c.num_layers * layer + c.hidden_size) + targets * c.vocab_size),
-            count(T * (c.num_layers * (2 + c.num_heads) + 1))};
+    const std::int64_t layers[] = {4 * C + heads + 3 * F, 2 * C + heads + 2 * F, 2 * C + heads, C};
+    const std::int64_t statistics[] = {c.num_heads + 2, c.num_heads + 2, c.num_heads + 1, 0};
+    const auto mode = static_cast<std::size_t>(recompute);
+    const std::int64_t last = recompute == Recompute::none ? 2 * C : C;
+    return {count(T * (c.num_layers * layers[mode] + last) + targets * c.vocab_size),
+            count(T * (c.num_layers * statistics[mode] + 1))};
+}
+
+void expect_kept(const Config& config, const Batch& batch, DType dtype, Recompute recompute) {
+    Llama model = lively_model(config, dtype);
+    model.set_recompute(recompute);
+    const auto in_use = [] { return static_cast<double>(tensor::memory_stats().in_use); };
+    const double before = in_use();
+    autograd::Variable loss = autograd::sum(model.logprob(batch));
+    const Kept kept = kept_of(config, batch.T, batch.num_targets, recompute);
+    const double bytes = kept.numbers * static_cast<double>(tensor::size_of(dtype)) +
+                         kept.statistics * static_cast<double>(tensor::size_of(tensor::accumulator_of(dtype)));
+    EXPECT_NEAR(in_use() - before, bytes, 0.01 * bytes);
+    double gradients = 0.0;
+    autograd::backward(loss);
+    for (const nn::Parameter& p : model.parameters()) gradients += static_cast<double>(p.variable.grad().nbytes());
+    EXPECT_NEAR(in_use() - before, gradients, 0.01 * bytes);
 }
 
 TEST_F(Model, AForwardPassKeepsWhatTheOpsListAndTheBackwardPassLetsItGo) {
@@ -192,37 +224,30 @@ TEST_F(Model, AForwardPassKeepsWhatTheOpsListAndTheBackwardPassLetsItGo) {
     config.head_dim = 16;
     config.max_position_embeddings = 2048;
     const Batch batch = pack(random_sequences(config, {1500, 700}));
-    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
-        const Llama model = lively_model(config, dtype);
-        const auto in_use = [] { return static_cast<double>(tensor::memory_stats().in_use); };
-        const double before = in_use();
-        autograd::Variable loss = autograd::sum(model.logprob(batch));
-        const Kept kept = kept_of(config, batch.T, batch.num_targets);
-        const double bytes = kept.numbers * static_cast<double>(tensor::size_of(dtype)) +
-                             kept.statistics * static_cast<double>(tensor::size_of(tensor::accumulator_of(dtype)));
-        EXPECT_NEAR(in_use() - before, bytes, 0.01 * bytes) << name_of(dtype);
-        double gradients = 0.0;
-        autograd::backward(loss);
-        for (const nn::Parameter& p : model.parameters()) gradients += static_cast<double>(p.variable.grad().nbytes());
-        EXPECT_NEAR(in_use() - before, gradients, 0.01 * bytes) << name_of(dtype);
-    }
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16})
+        for (const char* recompute : recompute_modes) {
+            SCOPED_TRACE(cat(name_of(dtype), ", ", recompute));
+            expect_kept(config, batch, dtype, recompute_named(recompute));
+        }
 }
 
-TEST_F(Model, RecomputationHoldsOneBlockAtATime) {
+TEST_F(Model, EachModeOfRecomputationPeaksLowerThanTheOneBefore) {
     Config config = small_config();
     config.num_layers = 8;
     config.max_position_embeddings = 2048;
     const Batch batch = pack(random_sequences(config, {1500}));
-    const auto peak = [&](bool recompute) {
+    std::vector<double> peaks;
+    for (const char* recompute : recompute_modes) {
         Llama model = lively_model(config, DType::f32);
-        model.set_recompute(recompute);
+        model.set_recompute(recompute_named(recompute));
         gradients_of_mean_nll(model, {batch});  // the gradients of parameters are there from now on
         const std::size_t before = tensor::memory_stats().in_use;
         tensor::reset_peak();
         gradients_of_mean_nll(model, {batch});
-        return static_cast<double>(tensor::memory_stats().peak - before);
-    };
-    EXPECT_LE(peak(true), 0.4 * peak(false));
+        peaks.push_back(static_cast<double>(tensor::memory_stats().peak - before));
+    }
+    for (std::size_t i = 1; i < peaks.size(); ++i) EXPECT_LE(peaks[i], 0.9 * peaks[i - 1]) << recompute_modes[i];
+    EXPECT_LE(peaks[3], 0.4 * peaks[1]);  // one block at a time
 }
 
 struct Cut {

@@ -40,6 +40,8 @@ inline std::vector<Sequence> random_sequences(const Config& config, const std::v
     return out;
 }
 
+inline constexpr const char* recompute_modes[] = {"none", "norm", "mlp", "block"};
+
 inline std::vector<Variable> variables_of(const Llama& model) {
     std::vector<Variable> out;
     for (const nn::Parameter& p : model.parameters()) out.push_back(p.variable);

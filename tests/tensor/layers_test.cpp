@@ -81,6 +81,28 @@ TEST_P(Layers, RmsnormScalesEachRowByItsRootMeanSquare) {
         }
 }
 
+TEST_P(Layers, AddRmsnormIsAdditionAndRmsnormBitByBit) {
+    for (const auto& [T, C] : shapes) {
+        SCOPED_TRACE(cat(T, "x", C));
+        const Tensor x = normal({T, C}, GetParam(), 3.0);
+        const Tensor r = normal({T, C}, GetParam());
+        const Tensor w = normal({C}, GetParam());
+        const DType acc = accumulator_of(GetParam());
+        const Tensor h = poisoned({T, C}, GetParam());
+        const Tensor y = poisoned({T, C}, GetParam());
+        const Tensor rstd = poisoned({T}, acc);
+        add_rmsnorm(h, y, rstd, x, r, w, 1e-5);
+        const Tensor sum = poisoned({T, C}, GetParam());
+        const Tensor norm = poisoned({T, C}, GetParam());
+        const Tensor scale = poisoned({T}, acc);
+        add(sum, x, r);
+        rmsnorm(norm, scale, sum, w, 1e-5);
+        EXPECT_TRUE(same_bits(h, sum));
+        EXPECT_TRUE(same_bits(y, norm));
+        EXPECT_TRUE(same_bits(rstd, scale));
+    }
+}
+
 TEST_P(Layers, RmsnormBackwardIsTheFormulaWithOrWithoutEitherOutput) {
     for (const auto& [T, C] : shapes)
         for (const bool accumulate : {false, true}) {
@@ -200,6 +222,9 @@ TEST_P(Layers, GiveTheSameBitsForAnyThreads) {
         const Tensor y = poisoned({T, C}, GetParam());
         const Tensor rstd = poisoned({T}, acc);
         rmsnorm(y, rstd, x, w, 1e-5);
+        const Tensor sum = poisoned({T, C}, GetParam());
+        const Tensor normed = poisoned({T, C}, GetParam());
+        add_rmsnorm(sum, normed, poisoned({T}, acc), x, dy, w, 1e-5);
         const Tensor dx = poisoned({T, C}, GetParam());
         const Tensor dw = Tensor::zeros({C}, acc);
         rmsnorm_backward(dx, dw, dy, x, w, rstd, false);
@@ -212,7 +237,7 @@ TEST_P(Layers, GiveTheSameBitsForAnyThreads) {
         embedding_backward(dtable, dy, tokens);
         const Tensor rows = poisoned({T, C}, GetParam());
         embedding(rows, x, tokens);
-        return std::vector<Tensor>{y, rstd, dx, dw, z, dgate, dup, dtable, rows};
+        return std::vector<Tensor>{y, rstd, sum, normed, dx, dw, z, dgate, dup, dtable, rows};
     });
 }
 

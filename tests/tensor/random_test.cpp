@@ -142,6 +142,40 @@ TEST_P(FillNormal, AnElementDoesNotDependOnTheSizeTheShapeOrTheThreads) {
     EXPECT_FALSE(same_bits(other, large));
 }
 
+class FillUniform : public EachType {};
+UIPE_EACH_FLOAT_TYPE(FillUniform);
+
+TEST_P(FillUniform, HasTheMomentsAndTheBoundsAskedFor) {
+    const Tensor y = poisoned({100003}, GetParam());
+    fill_uniform(y, 0.5, seed(), 8);
+    double sum = 0;
+    double squares = 0;
+    for (const double v : values(y)) {
+        ASSERT_LE(std::abs(v), 0.5);  // false for NaN
+        sum += v;
+        squares += v * v;
+    }
+    // A mean of n numbers of variance 1/12, and of their squares, of variance 1/180: six standard deviations.
+    EXPECT_NEAR(sum / 100003, 0.0, 6 * std::sqrt(1.0 / 12 / 100003));
+    EXPECT_NEAR(squares / 100003, 1.0 / 12, 6 * std::sqrt(1.0 / 180 / 100003));
+}
+
+TEST_P(FillUniform, AnElementDoesNotDependOnTheSizeOrTheThreads) {
+    const Tensor large = poisoned({50003}, GetParam());
+    fill_uniform(large, 2.0, 5, 6);
+    for (const std::int64_t n : {1, 3, 4, 1001}) {
+        const Tensor y = poisoned({n}, GetParam());
+        fill_uniform(y, 2.0, 5, 6);
+        EXPECT_TRUE(same_bits(y, large.rows(0, n))) << n;
+    }
+    expect_same_bits_for_any_threads([&] {
+        const Tensor y = poisoned({50003}, GetParam());
+        fill_uniform(y, 2.0, 5, 6);
+        return std::vector<Tensor>{y};
+    });
+    EXPECT_FALSE(same_bits(large.rows(0, 10), large.rows(10, 20)));
+}
+
 TEST(FillNormalTypes, DrawTheSameNumbersRounded) {
     const Tensor wide = poisoned({999}, DType::f64);
     fill_normal(wide, 1.0, 1, 2);

@@ -86,6 +86,9 @@ TEST(SameBits, Layers) {
                 const Tensor rstd = Tensor::zeros({s.T}, DType::f32);
                 rmsnorm(y, rstd, x, w, 1e-5);
                 take(name_for("rmsnorm", dtype, s), {y, rstd});
+                const Tensor h = noise({s.T, s.C}, dtype, 12);
+                add_rmsnorm(h, y, rstd, x, up, w, 1e-5);
+                take(name_for("add_rmsnorm", dtype, s), {h, y, rstd});
                 swiglu(y, x, up);
                 take(name_for("swiglu", dtype, s), {y});
                 const Tensor tokens = noisy_indices(s.T, 97);

@@ -37,6 +37,13 @@ TEST_P(Streamed, SumsAndNormsOfLargeTensorsAreThoseOfTheirParts) {
     expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) {
         rmsnorm(y, Tensor::empty({b - a}, DType::f32), x.rows(a, b), w, 1e-5);
     });
+    const Tensor sum = poisoned({rows, width}, GetParam());
+    expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) {
+        add_rmsnorm(sum.rows(a, b), y, Tensor::empty({b - a}, DType::f32), x.rows(a, b), r.rows(a, b), w, 1e-5);
+    });
+    expect_same([&](const Tensor& h, std::int64_t a, std::int64_t b) {
+        add_rmsnorm(h, sum.rows(a, b), Tensor::empty({b - a}, DType::f32), x.rows(a, b), r.rows(a, b), w, 1e-5);
+    });
     expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) { copy(y, x.rows(a, b)); });
     expect_same([&](const Tensor& y, std::int64_t a, std::int64_t b) { mul(y, x.rows(a, b), r.rows(a, b)); });
     const Tensor rstd = Tensor::full({rows}, DType::f32, 0.75);

@@ -256,6 +256,7 @@ TEST(BadInput, UnknownNamesListTheKnown) {
     expect_refused(unlearn("frobnicate", {"--forget", "world/forget10.json"}),
                    {"unknown method 'frobnicate'", "ga, grad_diff, kl_min, npo, npo_rt"});
     expect_refused(train({"--schedule", "square"}), {"'square'", "constant, linear, cosine"});
+    expect_refused(train({"--recompute", "some"}), {"--recompute 'some'", "none, norm, mlp, block"});
     expect_refused(train({"--template", "chatty"}), {"\"chatty\"", "llama2-chat, qa, plain"});
     expect_refused(train({"--dtype", "f16"}), {"--dtype 'f16'", "f32, bf16"});
     expect_refused(train({"--save-dtype", "f16"}), {"--save-dtype 'f16'", "f32, bf16"});

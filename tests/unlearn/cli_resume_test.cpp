@@ -28,7 +28,7 @@ void expect_same_run(const std::string& run, const std::string& straight) {
     EXPECT_EQ(weights_of(run + "/model"), weights_of(straight + "/model"));
     EXPECT_EQ(figures_of(run), figures_of(straight));
     EXPECT_EQ(temporaries(run), Words{});
-    EXPECT_FALSE(fs::exists(playground() / run / "checkpoint"));
+    EXPECT_FALSE(fs::exists(playground() / run / "checkpoints"));
 }
 
 TEST(Resume, BetweenAndWithinEpochsGivesTheSameBits) {
@@ -111,9 +111,9 @@ TEST(Resume, AKilledRunGoesOnFromItsLastCheckpoint) {
 TEST(Resume, WhatAKilledWriteLeftIsNeitherReadNorKept) {
     const Words words = training() + Words{"--epochs", "2", "--out", "littered"};
     must(words + Words{"--stop-after", "6"});
-    for (const std::string name : {"checkpoint.tmp-1", "model.tmp-1", "epochs/1.tmp-1", "epochs/1.tmp-old-1"})
+    for (const std::string name : {"checkpoints/6.tmp-1", "model.tmp-1", "epochs/1.tmp-1", "epochs/1.tmp-old-1"})
         fs::create_directories(playground() / "littered" / name);
-    write_file(playground() / "littered/checkpoint.tmp-1/state.json", "{}");
+    write_file(playground() / "littered/checkpoints/6.tmp-1/state.json", "{}");
     must(words + Words{"--resume"});
     EXPECT_EQ(temporaries("littered"), Words{});
     must(training() + Words{"--epochs", "2", "--out", "clean"});
@@ -123,7 +123,7 @@ TEST(Resume, WhatAKilledWriteLeftIsNeitherReadNorKept) {
 TEST(Resume, ARunWithoutACheckpointStartsAnew) {
     const Words words = training() + Words{"--epochs", "2", "--out", "bare"};
     must(words + Words{"--stop-after", "6"});
-    fs::remove_all(playground() / "bare/checkpoint");
+    fs::remove_all(playground() / "bare/checkpoints");
     must(words + Words{"--resume"});
     must(training() + Words{"--epochs", "2", "--out", "fresh"});
     expect_same_run("bare", "fresh");
@@ -163,12 +163,29 @@ TEST(Resume, ARunThatIsBeingWrittenIsLeftAlone) {
 TEST(Resume, ADamagedCheckpointIsAnInputError) {
     const Words words = training() + Words{"--epochs", "2", "--out", "damaged"};
     must(words + Words{"--stop-after", "6"});
-    const fs::path file = playground() / "damaged/checkpoint/state.safetensors";
+    const fs::path file = playground() / "damaged/checkpoints/6/state-00001-of-00001.safetensors";
     fs::resize_file(file, fs::file_size(file) / 2);
     const Result r = uipe(words + Words{"--resume"});
     EXPECT_EQ(r.code, 2);
-    EXPECT_SAYS(r.err, "damaged/checkpoint/state.safetensors");
+    EXPECT_SAYS(r.err, "damaged/checkpoints/6/state-00001-of-00001.safetensors");
     EXPECT_EQ(metrics_of("damaged").size(), 6u) << "and nothing is lost";
+}
+
+TEST(Resume, ADamagedCheckpointGivesWayToTheOneBefore) {
+    const Words words =
+        training() + Words{"--epochs", "2", "--out", "bruised", "--keep", "2", "--checkpoint-steps", "2"};
+    must(words + Words{"--stop-after", "6"});
+    EXPECT_FALSE(fs::exists(playground() / "bruised/checkpoints/2")) << "two are kept";
+    const fs::path file = playground() / "bruised/checkpoints/6/state-00001-of-00001.safetensors";
+    std::string bytes = read_file(file);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);  // one bit
+    write_file(file, bytes);
+    const Result r = uipe(words + Words{"--resume"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_SAYS(r.err, "damaged");
+    EXPECT_SAYS(r.err, "going on after step 5");
+    must(training() + Words{"--epochs", "2", "--out", "sound"});
+    expect_same_run("bruised", "sound");
 }
 
 }  // namespace

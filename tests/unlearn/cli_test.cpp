@@ -14,8 +14,8 @@
 namespace uipe::unlearn::testing {
 namespace {
 
-const Words commands{"demo",     "world",    "train",    "unlearn", "extrapolate", "eval",  "score",
-                     "logprobs", "generate", "tokenize", "convert", "inspect",     "report"};
+const Words commands{"demo",     "world",    "train",    "unlearn", "extrapolate", "eval", "score",
+                     "logprobs", "generate", "tokenize", "convert", "inspect",     "plan", "report"};
 
 TEST(Cli, TrainLeavesAWholeRun) {
     const Result r = must(training() + Words{"--epochs", "2", "--out", "trained", "--json"});
@@ -26,7 +26,7 @@ TEST(Cli, TrainLeavesAWholeRun) {
     for (const char* file : {"config.json", "metrics.jsonl", "finished.json", "model/config.json",
                              "model/model.safetensors", "model/tokenizer.model", "model/generation_config.json"})
         EXPECT_TRUE(fs::is_regular_file(run / file)) << file;
-    EXPECT_FALSE(fs::exists(run / "checkpoint")) << "of no use after the end";
+    EXPECT_FALSE(fs::exists(run / "checkpoints")) << "of no use after the end";
     EXPECT_EQ(temporaries("trained"), Words{});
     const std::vector<Json> metrics = metrics_of("trained");
     ASSERT_EQ(metrics.size(), 10u);
@@ -306,6 +306,19 @@ TEST(Cli, ConvertKeepsTheModelAndInspectShowsIt) {
     const Result taken = uipe({"convert", "base/model", "sharded"});
     EXPECT_EQ(taken.code, 2);
     EXPECT_SAYS(taken.err, "sharded: exists already");
+}
+
+TEST(Cli, RecomputationChangesNoResultAndAloneMeansBlocks) {
+    const auto run = [](const std::string& out, const Words& flags) {
+        must(training() + Words{"--epochs", "1", "--out", out} + flags);
+        return metrics_of(out).back()["loss"].get<double>();
+    };
+    const double loss = run("recompute_norm", {});
+    EXPECT_EQ(run("recompute_block", {"--recompute"}), loss);
+    EXPECT_EQ(run("recompute_mlp", {"--recompute", "mlp"}), loss);
+    EXPECT_EQ(run("recompute_none", {"--recompute=none"}), loss);
+    EXPECT_EQ(read_json(playground() / "recompute_block/config.json")["recompute"], "block");
+    EXPECT_EQ(read_json(playground() / "recompute_mlp/config.json")["recompute"], "mlp");
 }
 
 TEST(Cli, SavedAsBf16ARunStillContinuesFromIt) {

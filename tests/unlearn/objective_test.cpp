@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "autograd/gradcheck.h"
 #include "autograd/ops.h"
@@ -42,8 +43,7 @@ struct Step {
 Step step_of(const std::vector<llama::Sequence>& forget, const std::vector<llama::Sequence>& retain,
              const llama::Llama& reference) {
     Step s;
-    s.batch.forget = llama::pack(forget);
-    s.batch.retain = llama::pack(retain);
+    s.batch = packed(forget, retain);
     std::vector<double> logp;
     for (const auto& row : llama::token_logprobs(reference, forget))
         logp.push_back(std::accumulate(row.begin(), row.end(), 0.0));
@@ -130,18 +130,35 @@ llama::Config tiny_config() {
     return c;
 }
 
+/// How many ops that `of` depends on read the variable.
+int uses_of(const Variable& variable, const Variable& of) {
+    std::vector<const autograd::Node*> nodes{of.node().get()};
+    std::set<const autograd::Node*> seen;
+    int uses = 0;
+    while (!nodes.empty()) {
+        const autograd::Node* node = nodes.back();
+        nodes.pop_back();
+        if (node == nullptr || !seen.insert(node).second) continue;
+        for (const auto& input : node->inputs) {
+            uses += input == variable.node() ? 1 : 0;
+            nodes.push_back(input.get());
+        }
+    }
+    return uses;
+}
+
 /// Every element of every parameter of two layers, for one objective.
-void expect_finite_differences(const Objective& objective, const llama::Config& config, bool recompute,
+void expect_finite_differences(const Objective& objective, const llama::Config& config, const char* recompute,
                                const ObjectiveOptions& options) {
-    SCOPED_TRACE(cat(objective.name, config.tie_word_embeddings ? " tied" : "", recompute ? " recomputed" : "",
+    SCOPED_TRACE(cat(objective.name, config.tie_word_embeddings ? " tied" : "", ", ", recompute,
                      options.kl_on_answers ? " on answers" : ""));
     llama::Llama model = llama::lively_model(config, DType::f64, 1);
-    model.set_recompute(recompute);
+    model.set_recompute(llama::recompute_named(recompute));
     const llama::Llama reference = llama::lively_model(config, DType::f64, 2);
     const Step step =
         step_of(llama::random_sequences(config, {5, 3, 7}), llama::random_sequences(config, {4, 6}), reference);
-    const Terms terms(model, &reference, step.batch, step.totals, options);
-    const auto check = autograd::gradcheck([&] { return objective.loss(terms); }, llama::variables_of(model));
+    const auto loss = [&] { return objective.loss(Terms(model, &reference, step.batch, step.totals, options)); };
+    const auto check = autograd::gradcheck(loss, llama::variables_of(model));
     EXPECT_LE(check.worst, 1e-7) << check.place;
     for (const nn::Parameter& p : model.parameters())
         EXPECT_GT(tensor::sum_of_squares(p.variable.grad()), 1e-4) << p.name << ": too small to be checked";
@@ -161,10 +178,45 @@ TEST_F(Objectives, GradientsAreFiniteDifferences) {
                 llama::Config config = tiny_config();
                 config.tie_word_embeddings = tied;
                 options.kl_on_answers = answers;
-                expect_finite_differences(objective, config, /*recompute=*/tied, options);
+                expect_finite_differences(objective, config, tied ? "block" : "mlp", options);
             }
     }
     EXPECT_EQ(names, (std::vector<std::string>{"nll", "ga", "grad_diff", "kl_min", "npo", "npo_rt"}));
+}
+
+TEST_F(Objectives, RecomputationGivesEqualBits) {
+    const llama::Config config = llama::small_config();
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        const llama::Llama reference = llama::lively_model(config, dtype, 2);
+        const Step step =
+            step_of(llama::random_sequences(config, {9, 5, 31}), llama::random_sequences(config, {4, 17}), reference);
+        for (const Objective& objective : objectives()) {
+            std::vector<Tensor> expected;  // of the first mode
+            for (const char* recompute : llama::recompute_modes) {
+                SCOPED_TRACE(cat(objective.name, " ", name_of(dtype), ", ", recompute));
+                llama::Llama model = llama::lively_model(config, dtype, 1);
+                model.set_recompute(llama::recompute_named(recompute));
+                const Variable loss = objective.loss(Terms(model, &reference, step.batch, step.totals, {}));
+                autograd::backward(loss);
+                std::vector<Tensor> got{loss.value()};
+                for (const Variable& p : llama::variables_of(model)) got.push_back(p.grad());
+                if (expected.empty()) expected = got;
+                for (std::size_t i = 0; i < got.size(); ++i)
+                    EXPECT_TRUE(test::same_bits(got[i], expected[i])) << "result " << i;
+            }
+        }
+    }
+}
+
+/// However many terms an objective has: blocks are gathered, and their gradients sent, as often as they are visited.
+TEST_F(Objectives, TheModelIsRunOnceForAllTerms) {
+    const llama::Config config = tiny_config();
+    const llama::Llama model = llama::lively_model(config, DType::f64, 1);
+    const Step step = step_of(llama::random_sequences(config, {5, 3}), llama::random_sequences(config, {4, 6}), model);
+    const ObjectiveOptions options;
+    const Terms terms(model, &model, step.batch, step.totals, options);
+    const Variable loss = autograd::add(autograd::add(terms.forget_nll(), terms.retain_nll()), terms.retain_kl());
+    EXPECT_EQ(uses_of(model.parameters().front().variable, loss), 1);
 }
 
 TEST_F(Objectives, NothingFlowsIntoTheReference) {

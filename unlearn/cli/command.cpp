@@ -2,7 +2,9 @@
 
 #include <cstdio>
 #include <set>
+#include <thread>
 
+#include "tensor/comm/launch.h"
 #include "tensor/parallel.h"
 #include "unlearn/cli/program.h"
 #include "unlearn/progress.h"
@@ -49,19 +51,35 @@ CLI::App& command_named(CLI::App& app, const std::string& name) {
     throw InputError(cat(name.empty() ? "give a command" : cat("unknown command '", name, "'"), "; known: ", known));
 }
 
+/// The value that the arguments give a flag, the last where there are several.
+std::string value_of(const std::vector<std::string>& arguments, const std::string& flag) {
+    std::string value;
+    for (std::size_t i = 0; i < arguments.size(); ++i) {
+        if (arguments[i] == flag && i + 1 < arguments.size()) value = arguments[i + 1];
+        if (arguments[i].starts_with(flag + "=")) value = arguments[i].substr(flag.size() + 1);
+    }
+    return value;
+}
+
 /// Puts the options of `--config FILE` behind the arguments; flags already there win.
 std::vector<std::string> with_config_file(std::vector<std::string> arguments, const CLI::App& command) {
-    std::string file;
-    for (std::size_t i = 0; i < arguments.size(); ++i) {
-        if (arguments[i] == "--config" && i + 1 < arguments.size()) file = arguments[i + 1];
-        if (arguments[i].starts_with("--config=")) file = arguments[i].substr(9);
-    }
+    const std::string file = value_of(arguments, "--config");
     if (file.empty()) return arguments;
     const Json config = read_json(file);
     require_input(config.is_object(), file, ": must hold a JSON object of options");
-    const std::set<std::string> not_options{"command", "help", "config", "resume", "overwrite", "device_name"};
+    const std::set<std::string> not_options{"command", "help", "config", "resume", "overwrite", "device_name", "ranks"};
     for (const auto& [key, value] : config.items())
         if (!not_options.contains(key)) append_option(arguments, command, key, value, file);
+    return arguments;
+}
+
+/// Puts the options that `--preset NAME` of train and unlearn stands for behind those; what is there already wins.
+std::vector<std::string> with_preset(std::vector<std::string> arguments, const CLI::App& command) {
+    const std::string preset = value_of(arguments, "--preset");
+    if (preset.empty() || (command.get_name() != "train" && command.get_name() != "unlearn")) return arguments;
+    const Json options = preset_options(command.get_name(), preset);
+    for (const auto& [key, value] : options.items())
+        append_option(arguments, command, key, value, "--preset " + preset);
     return arguments;
 }
 
@@ -80,11 +98,15 @@ void parse(std::vector<std::string> arguments) {
         "uipe"};
     app.require_subcommand(1);
     app.get_formatter()->column_width(36);
-    for (const auto add : {add_demo, add_world, add_train, add_unlearn, add_extrapolate, add_eval, add_score,
-                           add_logprobs, add_generate, add_tokenize, add_convert, add_inspect, add_report})
+    for (const auto add :
+         {add_demo, add_world, add_train, add_unlearn, add_extrapolate, add_eval, add_score, add_logprobs, add_generate,
+          add_tokenize, add_convert, add_merge, add_inspect, add_plan, add_report})
         add(app);
     const std::string first = arguments.empty() ? "" : arguments.front();
-    if (!first.starts_with("-")) arguments = with_config_file(std::move(arguments), command_named(app, first));
+    if (!first.starts_with("-")) {
+        const CLI::App& command = command_named(app, first);
+        arguments = with_preset(with_config_file(std::move(arguments), command), command);
+    }
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     try {
         app.parse(arguments);
@@ -121,20 +143,28 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
     command->add_option("--dtype", common->dtype, "Weights and activations: f32 or bf16 (masters stay f32)")
         ->group(group);
     command->add_option("--seed", common->seed, "Seed of every random number")->group(group);
-    command->add_option("--threads", common->threads, "Processor threads; 0: all")->group(group);
+    command->add_option("--threads", common->threads, "Processor threads; 0: all, shared among the ranks of a machine")
+        ->group(group);
     command->add_flag("--json", common->json, "Print the result as JSON on standard output")->group(group);
     command->add_option("--config", common->config, "JSON file of options; flags override it")->group(group);
-    command->callback([command, common, run] {
+    const bool shares = name == "train" || name == "unlearn";
+    command->callback([command, common, run, shares] {
+        require_input(shares || tensor::launched().ranks == 1, "uipe ", command->get_name(),
+                      " is work for one process; start it without a launcher (ranks share train and unlearn)");
         common->where();
         require_input(common->threads >= 0 && common->threads <= 1024, "--threads must be between 0 and 1024");
         common->type();
         tensor::set_num_threads(common->threads);
         const Json result = run(*command);
-        if (common->json && !nested && !result.is_null())
+        if (common->json && !nested && !result.is_null() && tensor::launched().rank == 0)
             std::printf("%s\n", result.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
         std::fflush(stdout);
     });
     return command;
+}
+
+void add_base_option(CLI::App& command, fs::path& base) {
+    command.add_option("--base", base, "Model folder of an adapter; default: the one that the adapter names");
 }
 
 Json config_of(const CLI::App& command) {
@@ -171,23 +201,34 @@ void run_command(const std::vector<std::string>& arguments) {
     nested = false;
 }
 
+namespace {
+
+/// Says why the program ends, and gives back its status. What befalls every rank, one says: the others give the first a
+/// second to end them all.
+int failed(const std::string& why, int status) {
+    set_silent(false);
+    if (tensor::launched().rank > 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+    say(cat("uipe: ", tensor::rank_label(), why));
+    return status;
+}
+
+}  // namespace
+
 int run_program(int argc, char** argv) {
+    set_silent(tensor::launched().rank > 0);
     try {
         parse(std::vector<std::string>(argv + 1, argv + argc));
         require(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output");
         return 0;
     } catch (const InputError& e) {
-        say(cat("uipe: ", e.what()));
-        return 2;
+        return failed(e.what(), 2);
     } catch (const fs::filesystem_error& e) {
-        say(cat("uipe: ", e.path1().string(), ": ", e.code().message()));
-        return e.code() == std::errc::no_space_on_device ? 1 : 2;
+        return failed(cat(e.path1().string(), ": ", e.code().message()),
+                      e.code() == std::errc::no_space_on_device ? 1 : 2);
     } catch (const std::bad_alloc&) {
-        say("uipe: out of memory; a smaller --micro-batch or model needs less");
-        return 1;
+        return failed("out of memory; a smaller --micro-batch or model needs less", 1);
     } catch (const std::exception& e) {
-        say(cat("uipe: ", e.what()));
-        return 1;
+        return failed(e.what(), 1);
     }
 }
 

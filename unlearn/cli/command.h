@@ -43,9 +43,17 @@ void add_generate(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_merge(CLI::App& app);
 void add_world(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_report(CLI::App& app);
+void add_plan(CLI::App& app);
+
+/// The option of commands that take an adapter's folder for --model.
+void add_base_option(CLI::App& command, fs::path& base);
+
+/// What `--preset` of train and unlearn stands for, as --config would hold it. InputError lists the known ones.
+Json preset_options(const std::string& command, const std::string& preset);
 
 /// Whether a command prints its result as text: not with --json, nor when another command runs it.
 bool prints_text(const Common& common);

@@ -39,28 +39,29 @@ eval::TruthRatio truth_ratio_named(const std::string& name) {
 
 void add_eval(CLI::App& app) {
     struct Arguments {
-        fs::path model, out;
+        fs::path model, base, out;
         bool overwrite = false;
         EvalSettings evaluation;
     };
     const auto a = std::make_shared<Arguments>();
     const auto common = std::make_shared<Common>();
-    CLI::App* c =
-        add_command(app, "eval", "Evaluate a model on TOFU and write the published log formats", common,
-                    [a, common](const CLI::App&) {
-                        require_input(!a->evaluation.tofu.empty(), "give --tofu DIR, a folder of TOFU's sets");
-                        require_free(a->out, a->overwrite, "TOFU_EVAL.json");
-                        require_only_logs(a->out);
-                        const Evaluation evaluation(a->evaluation);
-                        say(tensor::description(common->where()));
-                        const LoadedModel model = load_model(a->model, common->type(), common->where(), false);
-                        const eval::EvalLog log = evaluation.run(*model.model, model.tokenizer, "evaluation");
-                        write_folder(a->out, [&](const fs::path& temporary) { evaluation.write(temporary, log); });
-                        const eval::Scores scores = evaluation.score(log);
-                        if (prints_text(*common)) print_scores(scores);
-                        return eval::to_json(scores);
-                    });
-    c->add_option("--model", a->model, "Model folder")->required();
+    CLI::App* c = add_command(
+        app, "eval", "Evaluate a model on TOFU and write the published log formats", common,
+        [a, common](const CLI::App&) {
+            require_input(!a->evaluation.tofu.empty(), "give --tofu DIR, a folder of TOFU's sets");
+            require_free(a->out, a->overwrite, "TOFU_EVAL.json");
+            require_only_logs(a->out);
+            const Evaluation evaluation(a->evaluation);
+            say(tensor::description(common->where()));
+            const LoadedModel model = load_model(a->model, common->type(), common->where(), Weights::shared, a->base);
+            const eval::EvalLog log = evaluation.run(*model.model, model.tokenizer, "evaluation");
+            write_folder(a->out, [&](const fs::path& temporary) { evaluation.write(temporary, log); });
+            const eval::Scores scores = evaluation.score(log);
+            if (prints_text(*common)) print_scores(scores);
+            return eval::to_json(scores);
+        });
+    c->add_option("--model", a->model, "Model or adapter folder")->required();
+    add_base_option(*c, a->base);
     c->add_option("--out", a->out, "Folder for TOFU_EVAL.json, TOFU_SUMMARY.json (tofu: also eval_log_aggregated.json)")
         ->required();
     c->add_flag("--overwrite", a->overwrite, "Replace the evaluation in --out");
@@ -105,7 +106,7 @@ void add_score(CLI::App& app) {
 
 void add_logprobs(CLI::App& app) {
     struct Arguments {
-        fs::path model, qa;
+        fs::path model, base, qa;
         std::string form = "llama2-chat";
         std::int64_t max_length = 512;
     };
@@ -114,7 +115,7 @@ void add_logprobs(CLI::App& app) {
     CLI::App* c =
         add_command(app, "logprobs", "Log-probabilities of answers, row by row", common, [a, common](const CLI::App&) {
             require_input(a->max_length >= 2, "--max-length must be at least 2");
-            const LoadedModel model = load_model(a->model, common->type(), common->where(), false);
+            const LoadedModel model = load_model(a->model, common->type(), common->where(), Weights::shared, a->base);
             const auto sequences =
                 read_sequences(a->qa, model.tokenizer, llama::prompt_template(a->form), a->max_length);
             Progress progress("log-probabilities", static_cast<double>(sequences.size()));
@@ -138,7 +139,8 @@ void add_logprobs(CLI::App& app) {
             }
             return Json();
         });
-    c->add_option("--model", a->model, "Model folder")->required();
+    c->add_option("--model", a->model, "Model or adapter folder")->required();
+    add_base_option(*c, a->base);
     c->add_option("--qa", a->qa, "Rows {question, answer} or {text}")->required();
     c->add_option("--template", a->form, "Prompt of a QA row: llama2-chat, qa, plain");
     c->add_option("--max-length", a->max_length, "Tokens of a row at most");

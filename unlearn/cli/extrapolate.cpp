@@ -16,10 +16,12 @@ namespace {
 
 struct Arguments {
     fs::path base, unlearned, out;
+    fs::path model_of_base;  // where `base` is an adapter whose run was told so
     std::int64_t epoch = -1;
     std::vector<std::string> alpha{"1"};
     double utility_floor = 0.9;
     bool no_models = false;
+    bool merge = false;
     bool overwrite = false;
     EvalSettings evaluation;
 };
@@ -48,7 +50,10 @@ void read_run(Arguments& a, const CLI::App& given) {
         return config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : std::string();
     };
     require_input(text("command") == "unlearn", a.unlearned.string(), ": is no run of uipe unlearn");
-    if (a.base.empty()) a.base = text("model");
+    if (a.base.empty()) {
+        a.base = text("model");
+        a.model_of_base = text("base");
+    }
     // What the command line does not say itself is as the run had it.
     const auto take = [&](const char* flag, const char* key, auto& field) {
         if (given.get_option(flag)->count() == 0 && !text(key).empty()) field = text(key);
@@ -75,37 +80,80 @@ void read_run(Arguments& a, const CLI::App& given) {
                       ": has no \"epoch\"");
         a.epoch = selection["epoch"].get<std::int64_t>();
     }
-    a.unlearned = a.unlearned / "epochs" / std::to_string(a.epoch) / "model";
+    const fs::path epoch = a.unlearned / "epochs" / std::to_string(a.epoch);
+    a.unlearned = epoch / (fs::exists(epoch / "adapter") ? "adapter" : "model");
 }
+
+/// A model folder, or an adapter's with the model it names.
+struct Point {
+    fs::path model;
+    llama::Config config;
+    llama::StateDict weights;
+    std::optional<llama::Adapter> adapter;
+    std::optional<tensor::DType> save_dtype = {};  // of the weights; none: as they are
+
+    Point(const fs::path& folder, const fs::path& base) : model(base_of(folder, base)) {
+        config = llama::read_config(model);
+        weights = load_weights(model, config);
+        if (!llama::is_adapter(folder)) return;
+        adapter = llama::read_adapter(folder, config);
+        adapter->config.base = fs::absolute(model).lexically_normal().string();
+    }
+
+    /// The adapter added to the weights.
+    void merge() {
+        if (!adapter) return;
+        weights = llama::merged(weights, *adapter);
+        adapter.reset();
+        save_dtype = tensor::DType::f32;
+    }
+};
 
 class Extrapolation {
 public:
-    Extrapolation(const Arguments& a, const Common& common) : a_(a), dtype_(common.type()), device_(common.where()) {
-        config_ = llama::read_config(a.unlearned);
-        unlearned_ = load_weights(a.unlearned, config_);
-        initial_ = load_weights(a.base, llama::read_config(a.base));
+    Extrapolation(const Arguments& a, const Common& common)
+        : a_(a),
+          dtype_(common.type()),
+          device_(common.where()),
+          unlearned_(a.unlearned, {}),
+          initial_(a.base, a.model_of_base) {
         if (!a.evaluation.tofu.empty()) evaluation_.emplace(a.evaluation);
-        warn_about_bf16();
+        const bool one_model = unlearned_.adapter && fs::equivalent(unlearned_.model, initial_.model);
+        require_input(one_model || !unlearned_.adapter || initial_.adapter, a.unlearned.string(), ": is an adapter of ",
+                      unlearned_.model.string(), ", not of ", initial_.model.string(),
+                      "; --base must be the model that was unlearned");
+        const bool one_kind =
+            one_model && (!initial_.adapter || initial_.adapter->config.targets == unlearned_.adapter->config.targets);
+        if (!one_kind) {
+            unlearned_.merge();
+            initial_.merge();
+        }
+        if (!unlearned_.adapter) warn_about_bf16();
     }
 
     /// Makes the model of one alpha in `folder` and evaluates it. `whole_folder`: the folder is the model's own;
     /// otherwise the model goes to folder/model, or nowhere with --no-models.
     Json point(double alpha, const fs::path& folder, bool whole_folder) {
-        llama::StateDict weights = extrapolated(unlearned_, initial_, alpha);
-        llama::check_finite(weights, cat("--alpha ", alpha));
-        const llama::Tokenizer tokenizer = llama::Tokenizer::load(a_.unlearned);
+        Point y = unlearned_;
+        if (y.adapter) {
+            y.adapter = extrapolated(*y.adapter, initial_.adapter, alpha);
+            llama::check_finite(y.adapter->weights, cat("--alpha ", alpha));
+            if (a_.merge) y.merge();
+        } else {
+            y.weights = extrapolated(y.weights, initial_.weights, alpha);
+            llama::check_finite(y.weights, cat("--alpha ", alpha));
+        }
         Json result{{"alpha", alpha}, {"factor_from_base", 1.0 + alpha}, {"out", folder.string()}};
         if (a_.epoch >= 0) result["epoch"] = a_.epoch;
         std::optional<eval::EvalLog> log;
         if (evaluation_) {
-            log = evaluate(weights, cat(folder.string(), " evaluation"));
+            log = evaluate(y, cat(folder.string(), " evaluation"));
             const eval::Scores scores = evaluation_->score(*log);
             say(cat(folder.string(), ": ", score_line(scores)));
             for (const auto& [name, value] : scores) result["scores"][name] = value;
         }
         write_folder(folder, [&](const fs::path& to) {
-            if (whole_folder || !a_.no_models)
-                llama::write_model(whole_folder ? to : to / "model", config_, weights, tokenizer.file());
+            if (whole_folder || !a_.no_models) write(y, whole_folder ? to : to / (y.adapter ? "adapter" : "model"));
             if (log) evaluation_->write(to, *log);
             Json note = result;
             note.erase("scores");
@@ -123,23 +171,33 @@ public:
     }
 
     double update_share() const {
-        const UpdateNorm n = update_norm(unlearned_, initial_);
+        const UpdateNorm n = unlearned_.adapter ? update_norm(unlearned_.weights, *unlearned_.adapter, initial_.adapter)
+                                                : update_norm(unlearned_.weights, initial_.weights);
         return n.initial > 0 ? n.update / n.initial : 0.0;
     }
 
 private:
-    eval::EvalLog evaluate(const llama::StateDict& weights, const std::string& label) const {
-        const llama::Llama model(config_, llama::moved_weights(weights, dtype_, device_));
-        return evaluation_->run(model, llama::Tokenizer::load(a_.unlearned), label);
+    eval::EvalLog evaluate(const Point& y, const std::string& label) const {
+        llama::Llama model(y.config, llama::moved_weights(y.weights, dtype_, device_));
+        if (y.adapter) model.set_adapter(*y.adapter);
+        return evaluation_->run(model, llama::Tokenizer::load(y.model), label);
+    }
+
+    static void write(const Point& y, const fs::path& folder) {
+        if (y.adapter)
+            llama::write_adapter(folder, *y.adapter);
+        else
+            llama::write_model(folder, y.config, y.weights, llama::Tokenizer::load(y.model).file(), y.save_dtype);
     }
 
     void warn_about_bf16() const {
-        if (unlearned_.begin()->second.dtype() != tensor::DType::bf16) return;
+        if (unlearned_.weights.begin()->second.dtype() != tensor::DType::bf16) return;
         std::int64_t moved = 0;
         std::int64_t all = 0;
-        for (const auto& [name, w] : unlearned_) {
-            const auto found = initial_.find(name);
-            if (found == initial_.end() || found->second.shape() != w.shape()) return;  // extrapolated() says it better
+        for (const auto& [name, w] : unlearned_.weights) {
+            const auto found = initial_.weights.find(name);
+            if (found == initial_.weights.end() || found->second.shape() != w.shape())
+                return;  // extrapolated() says it better
             const auto x = w.to(tensor::DType::f32).to_vector<float>();
             const auto y = found->second.to(tensor::DType::f32).to_vector<float>();
             for (std::size_t i = 0; i < x.size(); ++i) moved += x[i] != y[i] ? 1 : 0;
@@ -153,8 +211,7 @@ private:
     const Arguments& a_;
     tensor::DType dtype_;
     tensor::Device device_;  // of evaluations; the sum itself waits for files, and stays with them on the CPU
-    llama::Config config_;
-    llama::StateDict unlearned_, initial_;
+    Point unlearned_, initial_;
     std::optional<Evaluation> evaluation_;
 };
 
@@ -204,14 +261,16 @@ void add_extrapolate(CLI::App& app) {
     CLI::App* c = add_command(app, "extrapolate", "UIPE: go further along an unlearning update", common,
                               [a, common](const CLI::App& self) { return run(*a, *common, self); });
     c->add_option("--base", a->base,
-                  "Model folder before unlearning; default: what the run in --unlearned started from");
-    c->add_option("--unlearned", a->unlearned, "Unlearned model folder, or a run of uipe unlearn")->required();
+                  "Model or adapter folder before unlearning; default: what the run in --unlearned started from");
+    c->add_option("--unlearned", a->unlearned, "Unlearned model or adapter folder, or a run of uipe unlearn")
+        ->required();
     c->add_option("--epoch", a->epoch, "Epoch of the run; default: the selected one");
     c->add_option("--alpha", a->alpha, "One or more factors, or auto: theta_u + alpha (theta_u - theta_0)")
         ->expected(1, 64);
     c->add_option("--out", a->out, "One alpha: the model folder to write; several, or a run: a folder for each");
     c->add_option("--utility-floor", a->utility_floor, "auto: keeps this share of the unlearned model's utility");
     c->add_flag("--overwrite", a->overwrite, "Replace the extrapolations there");
+    c->add_flag("--merge", a->merge, "Of adapters, write models, with the product added; default: adapters");
     c->add_flag("--no-models", a->no_models, "Evaluate only; do not keep the models of several alphas");
     c->add_option("--template", a->evaluation.form, "Prompt of a QA row: llama2-chat, qa, plain")->group("Evaluation");
     add_evaluation_options(*c, a->evaluation);

@@ -13,7 +13,7 @@ namespace uipe::unlearn {
 namespace {
 
 struct GenerateArguments {
-    fs::path model;
+    fs::path model, base;
     std::string prompt, question;
     std::string form = "llama2-chat";
     llama::GenerateOptions how;
@@ -28,7 +28,7 @@ Json generate(const GenerateArguments& a, const Common& common) {
                   "--temperature must be 0 (greedy) or more");
     require_input(given.top_p > 0 && given.top_p <= 1, "--top-p must be above 0 and at most 1");
     require_input(given.top_k >= 0, "--top-k must not be negative");
-    const LoadedModel model = load_model(a.model, common.type(), common.where(), false);
+    const LoadedModel model = load_model(a.model, common.type(), common.where(), Weights::shared, a.base);
     const std::string text = a.question.empty() ? a.prompt : llama::prompt_template(a.form).prompt(a.question);
     std::vector<std::int32_t> ids = model.tokenizer.encode(text);
     ids.insert(ids.begin(), model.tokenizer.bos_id());
@@ -71,7 +71,8 @@ void add_generate(CLI::App& app) {
     const auto common = std::make_shared<Common>();
     CLI::App* c = add_command(app, "generate", "Continue a prompt, or answer a question", common,
                               [a, common](const CLI::App&) { return generate(*a, *common); });
-    c->add_option("--model", a->model, "Model folder")->required();
+    c->add_option("--model", a->model, "Model or adapter folder")->required();
+    add_base_option(*c, a->base);
     c->add_option("--prompt", a->prompt, "Text to continue, as it is");
     c->add_option("--question", a->question, "Question to put into the --template");
     c->add_option("--template", a->form, "Prompt of a question: llama2-chat, qa, plain");
@@ -86,7 +87,7 @@ void add_generate(CLI::App& app) {
 namespace {
 
 struct TokenizeArguments {
-    fs::path tokenizer, model, out;
+    fs::path tokenizer, model, base, out;
     std::string text;
     std::vector<fs::path> train;
     int vocab_size = 4096;
@@ -122,7 +123,7 @@ Json train_tokenizer(const TokenizeArguments& a) {
 Json tokenize(const TokenizeArguments& a, bool json) {
     if (!a.train.empty()) return train_tokenizer(a);
     require_input(a.tokenizer.empty() != a.model.empty(), "give either --tokenizer FILE or --model DIR");
-    const auto tokenizer = llama::Tokenizer::load(a.tokenizer.empty() ? a.model : a.tokenizer);
+    const auto tokenizer = llama::Tokenizer::load(a.tokenizer.empty() ? base_of(a.model, a.base) : a.tokenizer);
     const std::vector<std::int32_t> ids = tokenizer.encode(a.text);
     const std::vector<std::string> pieces = tokenizer.pieces(ids);
     if (!json)
@@ -142,7 +143,8 @@ void add_tokenize(CLI::App& app) {
                         return tokenize(*a, common->json);
                     });
     c->add_option("--tokenizer", a->tokenizer, "tokenizer.model");
-    c->add_option("--model", a->model, "Model folder");
+    c->add_option("--model", a->model, "Model or adapter folder");
+    add_base_option(*c, a->base);
     c->add_option("--text", a->text, "Text; no BOS or EOS is added");
     const std::string group = "Training";
     c->add_option("--train", a->train, "Files whose texts a new SentencePiece BPE tokenizer is trained on")

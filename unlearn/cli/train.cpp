@@ -1,8 +1,12 @@
 // uipe train, uipe unlearn.
+#include <algorithm>
 #include <cmath>
+#include <sstream>
 
+#include "tensor/comm/launch.h"
 #include "unlearn/cli/command.h"
 #include "unlearn/cli/evaluation_options.h"
+#include "unlearn/cli/lora_options.h"
 #include "unlearn/training.h"
 
 namespace uipe::unlearn {
@@ -12,8 +16,10 @@ struct TrainArguments {
     TrainingJob job;
     std::string schedule = "linear";
     std::string save_dtype = "f32";
+    std::string recompute = "norm";
     std::string method;
-    std::string retain_split;
+    std::string preset;
+    LoraArguments lora;
     bool no_shuffle = false;
     bool no_eval = false;
     bool save_epochs = false;
@@ -50,7 +56,17 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
     c.add_option("--template", job.form, "Prompt of a QA row: llama2-chat, qa, plain");
     c.add_flag("--no-shuffle", a.no_shuffle, "Visit the rows in file order");
     c.add_flag("--no-eval", a.no_eval, "Do not evaluate, even with --tofu");
-    c.add_flag("--recompute", job.recompute, "Recompute each block in the backward pass: less memory, more time");
+    c.add_option("--zero", job.zero,
+                 "Among several ranks, keep once: 1 the optimizer's state, 2 also gradients, 3 also weights");
+    c.add_option(
+         "--recompute", a.recompute,
+         "What the backward pass computes again to save memory; no bit of a result changes. Bytes kept a token and "
+         "layer, s "
+         "a number's (f32 4, bf16 2): none: (4C + 2(H+K)D + 3F)s + 4(H+2); norm, without this option: (2C + 2(H+K)D + "
+         "2F)s + 4(H+2); mlp: (2C + 2(H+K)D)s + 4(H+1); block, by the option alone: Cs")
+        ->expected(0, 1)
+        ->default_str("block");
+    c.add_option("--memory", job.memory, "What the run may take, such as 80G; without: what is free");
     c.add_option("--save-dtype", a.save_dtype, "Saved weights: f32 (exact masters) or bf16 (half the size)");
     c.add_option("--eval-every", job.eval_every, "Evaluate after every so many epochs; 0: after the last")
         ->group("Evaluation");
@@ -60,10 +76,16 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
          "Measure where time goes and print a table at the end: of so many steps, or of all (0); without the first two")
         ->expected(0, 1)
         ->default_str("off");
+    add_lora_options(c, a.lora);
+    c.add_option("--preset", a.preset,
+                 "paper-lora: the UIPE paper's adapter, of rank 4 on q_proj and v_proj, its learning rate and batch of "
+                 "4; what is given beside it wins")
+        ->group("LoRA");
     const std::string group = "Stopping and resuming";
     c.add_flag("--resume", job.resume, "Go on with the run in --out")->group(group);
     c.add_flag("--overwrite", job.overwrite, "Replace the run in --out")->group(group);
     c.add_option("--checkpoint-steps", job.checkpoint_steps, "Also checkpoint after every so many steps")->group(group);
+    c.add_option("--keep", job.keep, "Checkpoints to keep, the newest")->group(group);
     c.add_option("--stop-after", job.stop_after, "Stop, resumable, after so many steps of this call")->group(group);
 }
 
@@ -82,12 +104,15 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     require_at_least("--utility-floor", a.job.utility_floor, 0);
     require_at_least("--max-length", static_cast<double>(a.job.max_length), 2);
     require_at_least("--eval-every", static_cast<double>(a.job.eval_every), 0);
+    require_at_least("--keep", static_cast<double>(a.job.keep), 1);
+    require_input(a.job.zero >= 0 && a.job.zero <= 3, "--zero must be 0, 1, 2 or 3, not ", a.job.zero);
     require_at_least("--checkpoint-steps", static_cast<double>(a.job.checkpoint_steps), 0);
     require_at_least("--profile", static_cast<double>(a.job.profile), -1);
     require_at_least("--stop-after", static_cast<double>(a.job.stop_after), 0);
     for (const double beta : {t.adamw.beta1, t.adamw.beta2})
         require_input(beta >= 0 && beta < 1, "--adam-beta1 and --adam-beta2 must be in [0, 1), not ", beta);
     t.schedule = nn::schedule_named(a.schedule);
+    a.job.recompute = llama::recompute_named(a.recompute);
     t.shuffle = !a.no_shuffle;
     t.seed = common.seed;
     a.job.dtype = common.type();
@@ -95,11 +120,15 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     a.job.save_dtype = dtype_named("--save-dtype", a.save_dtype);
     a.job.evaluation.form = a.job.form;
     if (a.no_eval) a.job.evaluation.tofu.clear();
+    a.job.lora = a.lora.finished();
+    require_input(a.job.lora.rank == 0 || !a.job.model.empty(),
+                  "--lora-rank needs --model DIR: an adapter is of use beside a saved model only");
 }
 
 /// Every value of the run, and what it runs on.
 std::string config_text(const CLI::App& command, const TrainingJob& job) {
     Json config = config_of(command);
+    config["ranks"] = std::max(1, tensor::launched().ranks);
     config["device_name"] = tensor::description(job.device);
     return config.dump();
 }
@@ -128,6 +157,14 @@ std::string retain_of(const std::string& split) {
 
 }  // namespace
 
+Json preset_options(const std::string& command, const std::string& preset) {
+    require_input(preset == "paper-lora", "unknown preset '", preset, "'; known: paper-lora");
+    return {{"lora_rank", 4},
+            {"lora_targets", "q_proj,v_proj"},
+            {"lr", command == "unlearn" ? 5e-5 : 1e-4},
+            {"batch_size", 4}};
+}
+
 void add_train(CLI::App& app) {
     const auto a = std::make_shared<TrainArguments>();
     const auto common = std::make_shared<Common>();
@@ -142,7 +179,8 @@ void add_train(CLI::App& app) {
             a->job.save_all = a->save_epochs;
             return result_json(a->job, run_training(a->job, config_text(self, a->job)));
         });
-    c->add_option("--model", a->job.model, "Model folder to start from");
+    c->add_option("--model", a->job.model, "Model folder to start from; an adapter's, to train that on");
+    add_base_option(*c, a->job.base);
     c->add_option("--init", a->job.init, "config.json of a model with fresh weights");
     c->add_option("--tokenizer", a->job.tokenizer, "tokenizer.model, with --init");
     c->add_option("--data", a->job.data, "Rows {question, answer} or {text} (JSON, JSONL), or lines (.txt)")
@@ -185,8 +223,11 @@ void add_unlearn(CLI::App& app) {
         methods += (methods.empty() ? "" : ", ") + o.name;
         formulas += cat("  ", o.name, std::string(12 - o.name.size(), ' '), o.title, ": minimises ", o.formula, "\n");
     }
-    c->add_option("--model", a->job.model, "Model folder to start from; also the reference and the origin of UIPE")
+    c->add_option("--model", a->job.model,
+                  "Model folder to start from, or an adapter's, which is trained on; also the reference and the origin "
+                  "of UIPE")
         ->required();
+    add_base_option(*c, a->job.base);
     c->add_option("--method", a->method, methods)->required();
     c->add_option("--forget", a->job.data, "Rows to forget; default: the split's file in --tofu");
     c->add_option("--retain", a->job.retain, "Rows to keep; default: the split's counterpart in --tofu");

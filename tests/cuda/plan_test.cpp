@@ -1,0 +1,64 @@
+// A plan for a GPU against the run on it. (The plan itself needs no GPU.)
+#include "unlearn/plan.h"
+
+#include "tests/cuda/cuda_test.h"
+#include "tests/llama/models.h"
+
+namespace uipe::unlearn {
+namespace {
+
+using tensor::Device;
+using tensor::DType;
+
+using CudaPlan = tensor::test::Cuda;
+
+std::vector<llama::Sequence> rows(const llama::Config& config, std::size_t n) {
+    std::vector<std::int64_t> lengths;
+    for (std::size_t i = 0; i < n; ++i) lengths.push_back(10 + static_cast<std::int64_t>(i * 7 % 13));
+    return llama::random_sequences(config, lengths);
+}
+
+/// What the allocator of the request's device counts in the run itself.
+std::size_t measured(const PlanRequest& r) {
+    const std::size_t before = tensor::memory_stats(r.device).in_use;
+    tensor::reset_peak(r.device);
+    const auto weights = [&] { return llama::random_weights(r.config, r.dtype, 1, r.device); };
+    llama::Llama model(r.config, weights());
+    model.set_recompute(r.recompute);
+    std::unique_ptr<llama::Llama> reference;
+    if (r.objective->reference_model || r.objective->reference_rows)
+        reference = std::make_unique<llama::Llama>(r.config, weights());
+    Trainer trainer(model, reference.get(), *r.objective, r.data, r.trainer);
+    if (!r.objective->reference_model) reference.reset();
+    while (trainer.step() < trainer.total_steps()) trainer.run_step();
+    return tensor::memory_stats(r.device).peak - before;
+}
+
+TEST_F(CudaPlan, IsTheMeasuredPeakOfTheRun) {
+    llama::Config config = llama::small_config();
+    config.hidden_size = 64;
+    config.intermediate_size = 160;
+    config.head_dim = 16;
+    config.vocab_size = 500;
+    for (const char* method : {"nll", "kl_min", "npo_rt"})
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            SCOPED_TRACE(cat(method, " ", tensor::name_of(dtype)));
+            PlanRequest r;
+            r.config = config;
+            r.objective = method == std::string("nll") ? &fine_tuning() : &unlearning_objective(method);
+            r.dtype = dtype;
+            r.device = cuda();
+            r.recompute = dtype == DType::bf16;
+            r.trainer.epochs = 1;
+            r.trainer.batch_size = 4;
+            r.trainer.micro_batch = 2;
+            r.data = {rows(config, 8), {}, rows(config, 5)};
+            const Plan plan = make_plan(r);
+            const auto run = static_cast<double>(measured(r));
+            // The promise of a plan; what it leaves out are the device's copies of index tensors.
+            EXPECT_NEAR(static_cast<double>(plan.memory.peak), run, 0.01 * run);
+        }
+}
+
+}  // namespace
+}  // namespace uipe::unlearn

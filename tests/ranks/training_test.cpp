@@ -1,0 +1,255 @@
+// Training among ranks: the answer of one process, whatever each rank keeps; what is moved and kept; checkpoints that
+// any number of ranks can read. Run by a launcher with 1, 2, 3 and 4 ranks.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "llama/safetensors.h"
+#include "tensor/allocator.h"
+#include "tensor/ops.h"
+#include "tests/comm/ranks.h"
+#include "tests/llama/models.h"
+#include "unlearn/trainer.h"
+
+namespace uipe::unlearn {
+namespace {
+
+using tensor::DType;
+
+tensor::Comm& comm() {
+    static const std::unique_ptr<tensor::Comm> world = tensor::world(tensor::test::device());
+    return *world;
+}
+
+std::vector<llama::Sequence> rows(std::size_t n, std::uint64_t seed) {
+    tensor::Random random(seed, 0);
+    const llama::Config config = llama::small_config();
+    std::vector<llama::Sequence> out;
+    for (std::size_t i = 0; i < n; ++i) {
+        llama::Sequence s{{config.bos_token_id}, 1};
+        const std::size_t length = 3 + random.below(12);
+        while (s.ids.size() < length)
+            s.ids.push_back(static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(config.vocab_size))));
+        s.first_target = 1 + static_cast<std::int64_t>(random.below(length - 1));
+        out.push_back(s);
+    }
+    return out;
+}
+
+TrainData data() { return {rows(25, 1), {}, rows(7, 2)}; }
+
+TrainerOptions options() {
+    TrainerOptions o;
+    o.epochs = 13;
+    o.batch_size = 6;  // of 25 rows: four steps an epoch and one of a single row, which leaves other ranks without
+    o.lr = 1e-3;
+    o.schedule = nn::Schedule::cosine;
+    o.warmup_epochs = 1;
+    return o;
+}
+
+llama::Config config_of(bool tied) {
+    llama::Config config = llama::small_config();
+    config.tie_word_embeddings = tied;
+    return config;
+}
+
+/// A run of a fresh model, and what stays of it.
+struct Session {
+    llama::Llama model, reference;
+    std::unique_ptr<Trainer> trainer;
+    std::vector<double> losses;
+
+    Session(const Objective& objective, DType dtype, const Distribution& ranks, bool tied = false,
+            const TrainerOptions& o = options())
+        : model(llama::lively_model(config_of(tied), dtype, 1)),
+          reference(llama::lively_model(config_of(tied), dtype, 2)) {
+        trainer = std::make_unique<Trainer>(model, &reference, objective, data(), o, ranks);
+    }
+    void steps(std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) losses.push_back(trainer->run_step().loss);
+    }
+    llama::StateDict masters() {
+        llama::StateDict out;
+        const auto master = trainer->masters();
+        for (const auto& [name, w] : model.weights()) out[name] = master(name).to(tensor::Device{}).clone();
+        return out;
+    }
+};
+
+Distribution among(int stage, DType dtype) { return {&comm(), stage, dtype, tensor::test::device()}; }
+
+/// Largest |a - b| as a share of the largest |b|.
+double apart(const llama::StateDict& a, const llama::StateDict& b) {
+    double worst = 0;
+    for (const auto& [name, x] : a) {
+        const std::vector<double> p = test::doubles(x);
+        const std::vector<double> q = test::doubles(b.at(name));
+        double most = 0;
+        for (std::size_t i = 0; i < p.size(); ++i) most = std::max(most, std::abs(q[i]));
+        for (std::size_t i = 0; i < p.size(); ++i) worst = std::max(worst, std::abs(p[i] - q[i]) / most);
+    }
+    return worst;
+}
+
+bool same(const llama::StateDict& a, const llama::StateDict& b) {
+    for (const auto& [name, x] : a)
+        if (!test::same_bits(x, b.at(name))) return false;
+    return a.size() == b.size();
+}
+
+/// 50 steps at every stage against one process: losses within `tolerance`, masters within a thousand times as much,
+/// since AdamW's first steps are nearly signs of gradients; and the same bits at all stages.
+void expect_as_alone(const char* name, DType dtype, bool tied, double lr, double tolerance) {
+    const Objective& objective = name == std::string("nll") ? fine_tuning() : unlearning_objective(name);
+    TrainerOptions o = options();
+    o.lr = lr;
+    Session alone(objective, dtype, {}, tied, o);
+    alone.steps(50);
+    std::vector<double> losses;
+    llama::StateDict weights;
+    for (int stage = 0; stage <= 3; ++stage) {
+        SCOPED_TRACE(cat(name, tied ? ", tied" : "", ", stage ", stage, " of ", comm().size()));
+        Session run(objective, dtype, among(stage, dtype), tied, o);
+        run.steps(50);
+        for (std::size_t i = 0; i < run.losses.size(); ++i)
+            EXPECT_NEAR(run.losses[i], alone.losses[i], tolerance * std::max(1.0, std::abs(alone.losses[i]))) << i;
+        EXPECT_LE(apart(run.masters(), alone.masters()), 1e3 * tolerance);
+        if (stage == 0) losses = run.losses, weights = run.masters();
+        EXPECT_EQ(run.losses, losses);
+        EXPECT_TRUE(same(run.masters(), weights));
+    }
+}
+
+TEST(RanksTraining, IsThatOfOneProcessAtEveryStage) {
+    if (tensor::test::on_cpu()) {
+        expect_as_alone("grad_diff", DType::f64, false, 1e-3, 1e-10);
+        expect_as_alone("kl_min", DType::f64, true, 1e-3, 1e-10);
+    }
+    expect_as_alone("nll", DType::f32, false, 1e-3, 1e-6);
+    expect_as_alone("npo", DType::f32, true, 1e-4, 1e-6);
+}
+
+TEST(RanksTraining, CutsABatchIntoAnyMicroBatches) {
+    for (int stage = 0; stage <= 3; ++stage) {
+        SCOPED_TRACE(cat("stage ", stage));
+        Session alone(unlearning_objective("grad_diff"), DType::f32, {});
+        TrainerOptions o = options();
+        o.micro_batch = 1;
+        Session run(unlearning_objective("grad_diff"), DType::f32, among(stage, DType::f32), false, o);
+        alone.steps(7);
+        run.steps(7);
+        for (std::size_t i = 0; i < 7; ++i)
+            EXPECT_NEAR(run.losses[i], alone.losses[i], 1e-6 * std::max(1.0, std::abs(alone.losses[i]))) << i;
+    }
+}
+
+TEST(RanksTraining, Bf16WeightsHaveTheSameBitsAtEveryStage) {
+    std::vector<double> losses;
+    llama::StateDict weights;
+    for (int stage = 0; stage <= 3; ++stage) {
+        Session run(unlearning_objective("kl_min"), DType::bf16, among(stage, DType::bf16));
+        run.steps(12);
+        if (stage == 0) losses = run.losses, weights = run.masters();
+        EXPECT_EQ(run.losses, losses) << stage;
+        EXPECT_TRUE(same(run.masters(), weights)) << stage;
+    }
+}
+
+/// Elements of the model's units as they are laid out: parts at multiples of 64, units at multiples of 64 N.
+std::uint64_t laid_out(const std::vector<nn::Parameters>& units) {
+    const auto up = [](std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; };
+    std::int64_t all = 0;
+    for (const nn::Parameters& unit : units) {
+        std::int64_t size = 0;
+        for (const nn::Parameter& p : unit) size = up(size + p.variable.value().numel(), 64);
+        all += up(size, 64 * comm().size());
+    }
+    return static_cast<std::uint64_t>(all);
+}
+
+TEST(RanksTraining, MovesAndKeepsWhatTheFormulasSay) {
+    if (comm().size() == 1) GTEST_SKIP() << "one rank moves nothing";
+    for (int stage = 0; stage <= 3; ++stage) {
+        SCOPED_TRACE(cat("stage ", stage));
+        Session run(fine_tuning(), DType::f32, among(stage, DType::f32));
+        const std::vector<nn::Parameters> units = run.model.units();
+        const std::uint64_t psi = laid_out(units);
+        const std::uint64_t ends = laid_out({units.front()}) + laid_out({units.back()});
+        run.steps(1);
+        comm().reset_traffic();
+        run.steps(1);
+        // Loss and stop; the squares of the gradient.
+        const auto small = static_cast<std::uint64_t>(comm().size()) * (2 + (stage > 0 ? 1 : 0));
+        EXPECT_EQ(comm().traffic().total().elements - small, stage < 3 ? 2 * psi : 3 * psi - ends)
+            << "the embedding and the head are gathered once";
+        std::uint64_t kept = 0;
+        for (const auto& [name, t] : run.trainer->state()) kept += static_cast<std::uint64_t>(t.numel());
+        std::uint64_t largest = 0;
+        for (const std::string& other : comm().gather(std::to_string(kept)))
+            largest = std::max<std::uint64_t>(largest, std::stoull(other));
+        const auto share = static_cast<std::uint64_t>(stage == 0 ? 1 : comm().size());
+        EXPECT_LE(largest, 3 * psi / share) << "masters and two moments of a share";
+        std::size_t held = 0;
+        for (const auto& [name, w] : run.model.weights()) held += w.defined() ? 1 : 0;
+        EXPECT_EQ(held, stage < 3 ? run.model.weights().size() : 0) << "weights between steps";
+    }
+}
+
+TEST(RanksTraining, ACheckpointResumesOnAnyNumberOfRanks) {
+    std::optional<llama::TemporaryFolder> own;
+    if (comm().rank() == 0) own.emplace();
+    const fs::path folder = comm().gather(own ? (*own / "").string() : "").front();
+    const Objective& objective = unlearning_objective("npo_rt");
+    Session straight(objective, DType::f32, among(2, DType::f32));
+    straight.steps(4);
+    straight.trainer->save(folder / "shared");
+    straight.steps(4);
+    const llama::StateDict expected = straight.masters();
+    straight.trainer->save(folder / "end");
+    for (const int stage : {0, 1, 3}) {
+        Session again(objective, DType::f32, among(stage, DType::f32));
+        again.trainer->load(folder / "shared");
+        again.steps(4);
+        EXPECT_TRUE(same(again.masters(), expected)) << "stage " << stage;
+    }
+    // Alone, from what the ranks saved, and back.
+    Session alone(objective, DType::f32, {});
+    alone.trainer->load(folder / "end");
+    EXPECT_TRUE(same(alone.masters(), expected));
+    if (comm().rank() == 0) alone.trainer->save(folder / "alone");
+    comm().barrier();
+    Session back(objective, DType::f32, among(3, DType::f32));
+    back.trainer->load(folder / "alone");
+    EXPECT_EQ(back.trainer->step(), 8);
+    EXPECT_TRUE(same(back.masters(), expected));
+    Session resumed(objective, DType::f32, {});
+    resumed.trainer->load(folder / "shared");
+    resumed.steps(4);
+    for (std::size_t i = 0; i < 4; ++i)
+        EXPECT_NEAR(resumed.losses[i], straight.losses[i + 4], 1e-6 * std::max(1.0, std::abs(straight.losses[i + 4])));
+    comm().barrier();
+}
+
+TEST(RanksTraining, ADamagedFileOfAnyRankIsNamedByAll) {
+    std::optional<llama::TemporaryFolder> own;
+    if (comm().rank() == 0) own.emplace();
+    const fs::path folder = comm().gather(own ? (*own / "").string() : "").front();
+    Session run(fine_tuning(), DType::f32, among(1, DType::f32));
+    run.steps(1);
+    run.trainer->save(folder / "state");
+    const std::string last = cat("state-0000", comm().size(), "-of-0000", comm().size(), ".safetensors");
+    if (comm().rank() == 0) {
+        std::string bytes = read_file(folder / "state" / last);
+        bytes[bytes.size() - 9] = static_cast<char>(bytes[bytes.size() - 9] ^ 1);
+        write_file(folder / "state" / last, bytes);
+    }
+    comm().barrier();
+    const std::string message = llama::message_of([&] { run.trainer->load(folder / "state"); });
+    EXPECT_SAYS(message, last);
+    EXPECT_SAYS(message, "damaged");
+    comm().barrier();
+}
+
+}  // namespace
+}  // namespace uipe::unlearn

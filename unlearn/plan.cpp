@@ -1,0 +1,299 @@
+#include "unlearn/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <set>
+
+#include "llama/config.h"
+
+namespace uipe::unlearn {
+namespace {
+
+using tensor::MemoryClass;
+using tensor::MemoryScope;
+using tensor::Tensor;
+
+llama::StateDict planned_weights(const PlanRequest& request, tensor::Device device, MemoryClass c, bool mapped) {
+    const MemoryScope scope(c);
+    llama::StateDict weights;
+    for (const auto& [name, shape] : llama::expected_weights(request.config))
+        weights[name] =
+            mapped ? Tensor::uncounted(shape, request.dtype, device) : Tensor::empty(shape, request.dtype, device);
+    return weights;
+}
+
+llama::Adapter planned_adapter(const PlanRequest& request, tensor::Device device) {
+    llama::Adapter out{request.lora, {}};
+    for (const auto& [name, shape] : llama::expected_adapter(request.config, request.lora))
+        out.weights[name] = Tensor::shaped(shape, request.dtype, device);
+    return out;
+}
+
+std::size_t bytes_of(const llama::StateDict& weights) {
+    std::size_t bytes = 0;
+    for (const auto& [name, w] : weights) bytes += w.nbytes();
+    return bytes;
+}
+
+/// What a process takes beside its tensors. CPU: the program, its libraries and their scratch memory, 100 MB, and 3 per
+/// cent between blocks of memory. GPU: CUDA's context and the products' workspace, 600 MB, and as much between blocks.
+std::size_t outside(std::size_t peak, tensor::Device device) {
+    const double fixed = device.kind == tensor::Device::Kind::cpu ? 1e8 : 6e8;
+    return static_cast<std::size_t>(fixed + 0.03 * static_cast<double>(peak));
+}
+
+/// The steps, and ranks of them, in which the peak can lie. Memory grows with the rows of tokens, with those of the
+/// head, and with the longest sequence, and a micro-batch that is not its step's first meets gradients that are there
+/// already: the largest by each of these, and by two weighted sums, one of which is near what they cost.
+std::set<std::pair<std::int64_t, std::int64_t>> largest_steps(const Trainer& trainer, const llama::Config& c) {
+    constexpr std::size_t measures = 5;
+    std::array<std::array<double, measures>, 2> most{};
+    std::array<std::array<std::pair<std::int64_t, std::int64_t>, measures>, 2> step{};
+    const auto width = static_cast<double>(c.num_layers * c.hidden_size);
+    trainer.for_each_micro_batch([&](const MicroBatchSize& size) {
+        const auto rows = static_cast<double>(size.rows);
+        const double logits = static_cast<double>(size.head_rows) * static_cast<double>(c.vocab_size);
+        const std::array<double, measures> found{rows, logits, static_cast<double>(size.longest), rows * width + logits,
+                                                 rows * 15.0 * width + logits};
+        for (std::size_t i = 0; i < measures; ++i) {
+            if (found[i] <= most[size.first][i]) continue;
+            most[size.first][i] = found[i];
+            step[size.first][i] = {size.step, size.rank};
+        }
+    });
+    std::set<std::pair<std::int64_t, std::int64_t>> steps;
+    for (std::size_t i = 0; i < measures; ++i)
+        for (const std::size_t first : {0, 1})
+            if (most[first][i] > 0) steps.insert(step[first][i]);
+    return steps;
+}
+
+/// While one lives, ops' work is added up.
+class Profiled {
+public:
+    explicit Profiled(const tensor::Roofs& roofs) {
+        (void)tensor::take_profile();
+        tensor::set_profiling(true, roofs);
+    }
+    ~Profiled() { tensor::set_profiling(false); }
+    Profiled(const Profiled&) = delete;
+    Profiled& operator=(const Profiled&) = delete;
+};
+
+}  // namespace
+
+double Plan::flops() const {
+    double sum = 0;
+    for (const tensor::FamilyTime& family : work) sum += family.work.flops;
+    return sum;
+}
+
+namespace {
+
+/// Rank 0 of several that are not there: nothing is moved, all is counted.
+class PlannedRanks final : public tensor::Comm {
+public:
+    explicit PlannedRanks(int size) : size_(size) {}
+    int rank() const override { return 0; }
+    int size() const override { return size_; }
+    void wait(tensor::Ticket) override {}
+    void barrier() override {}
+    std::vector<std::string> gather(const std::string& bytes) override {
+        return std::vector<std::string>(static_cast<std::size_t>(size_), bytes);
+    }
+
+private:
+    void start(tensor::Ticket, const Call&) override {}
+    int size_;
+};
+
+/// The model that is trained, and the reference of objectives that read one, as a run lays them out.
+struct PlannedModels {
+    std::unique_ptr<llama::Llama> model, reference;
+    std::size_t mapped = 0;  // bytes that every step reads from files
+
+    PlannedModels(const PlanRequest& r, tensor::Device device) {
+        const bool lora = r.lora.rank > 0;
+        const bool shared = r.ranks > 1;
+        // Ranks lay out what they train anew, from files; what lies below an adapter is read where it is.
+        const llama::StateDict weights =
+            planned_weights(r, device, MemoryClass::weights, (shared && !lora) || (lora && r.maps_weights));
+        model = std::make_unique<llama::Llama>(r.config, weights);
+        model->set_recompute(r.recompute);
+        if (lora && r.maps_weights) mapped += bytes_of(weights);
+        if (lora) {
+            const MemoryScope scope(MemoryClass::weights);
+            model->set_adapter(planned_adapter(r, device));
+            if (r.objective->reference_model || r.objective->reference_rows)
+                reference = std::make_unique<llama::Llama>(model->reference());
+        } else if (r.objective->reference_model) {
+            const llama::StateDict weights_0 =
+                planned_weights(r, device, MemoryClass::reference, shared || r.maps_weights);
+            reference = std::make_unique<llama::Llama>(r.config, weights_0);
+            if (!shared && r.maps_weights) mapped += bytes_of(weights_0);
+        }
+    }
+};
+
+}  // namespace
+
+Plan make_plan(const PlanRequest& request, const tensor::Roofs& roofs) {
+    const tensor::Device device = tensor::meta(request.device);
+    require(tensor::memory_stats(device).in_use == 0, "two plans at once");
+    std::optional<tensor::HostInPlan> host;
+    if (request.device.kind == tensor::Device::Kind::cpu) host.emplace();
+    tensor::reset_peak(device);
+    Plan plan;
+    {
+        const PlannedModels models(request, device);
+        plan.mapped = models.mapped;
+        PlannedRanks ranks(request.ranks);
+        Trainer trainer(*models.model, models.reference.get(), *request.objective, request.data, request.trainer,
+                        {&ranks, request.zero, request.dtype, device});
+        for (const auto& [step, rank] : largest_steps(trainer, request.config)) {
+            const Profiled profiled(roofs);
+            trainer.skip_to(step, rank);
+            ranks.reset_traffic();
+            const StepInfo info = trainer.run_step();
+            const tensor::Profile work = tensor::take_profile();
+            if (info.tokens <= plan.tokens) continue;
+            plan.tokens = info.tokens;
+            plan.work = work;
+            plan.traffic = ranks.traffic();
+        }
+        plan.memory = tensor::memory_stats(device);
+    }
+    plan.outside = outside(plan.memory.peak, request.device);
+    return plan;
+}
+
+TrainData synthetic_data(const llama::Config& config, std::int64_t rows, std::int64_t length, std::int64_t targets) {
+    TrainData data;
+    for (auto* part : {&data.rows, &data.retain})
+        for (std::int64_t r = 0; r < rows; ++r) {
+            llama::Sequence s;
+            s.first_target = length - targets;
+            for (std::int64_t i = 0; i < length;
+                 ++i)  // no two rows begin alike, or a pass without gradients shares them
+                s.ids.push_back(static_cast<std::int32_t>((r + i * 31) % config.vocab_size));
+            part->push_back(std::move(s));
+        }
+    return data;
+}
+
+namespace {
+
+/// What a run can do to need less.
+struct Settings {
+    llama::Recompute recompute;
+    int zero;
+    tensor::DType dtype;
+    std::int64_t micro_batch;
+
+    std::string flags(const Settings& from) const {
+        std::string text;
+        if (dtype != from.dtype) text += cat(" --dtype ", tensor::name_of(dtype));
+        if (zero != from.zero) text += cat(" --zero ", zero);
+        if (micro_batch != from.micro_batch) text += cat(" --micro-batch ", micro_batch);
+        if (recompute != from.recompute) text += " --recompute";
+        return text.empty() ? text : text.substr(1);
+    }
+};
+
+/// `now`, and what changes no result but memory and time; then the same in bf16.
+std::vector<Settings> settings_to_try(const Settings& now, int ranks) {
+    std::vector<Settings> out;
+    for (const tensor::DType dtype : {now.dtype, tensor::DType::bf16}) {
+        for (int zero = now.zero; zero <= (ranks > 1 ? 3 : now.zero); ++zero) {
+            out.push_back({now.recompute, zero, dtype, now.micro_batch});
+            if (now.recompute != llama::Recompute::block)
+                out.push_back({llama::Recompute::block, zero, dtype, now.micro_batch});
+        }
+        if (now.dtype == tensor::DType::bf16) break;
+    }
+    return out;
+}
+
+}  // namespace
+
+std::optional<Fit> nearest_fit(const PlanRequest& request, std::size_t memory) {
+    const std::int64_t asked = request.trainer.micro_batch;
+    const Settings now{request.recompute, request.zero, request.dtype, asked > 0 ? asked : request.trainer.batch_size};
+    PlanRequest changed = request;
+    const auto planned = [&](const Settings& s) {
+        changed.recompute = s.recompute;
+        changed.zero = s.zero;
+        changed.dtype = s.dtype;
+        changed.trainer.micro_batch = s.micro_batch;
+        return Fit{s.flags(now), make_plan(changed)};
+    };
+    for (Settings s : settings_to_try(now, request.ranks)) {
+        Settings least = s;
+        least.micro_batch = 1;
+        if (planned(least).plan.needed() > memory) continue;
+        for (;; s.micro_batch /= 2) {
+            Fit fit = planned(s);
+            if (fit.plan.needed() <= memory || s.micro_batch == 1) return fit;
+        }
+    }
+    return {};
+}
+
+void check_fits(const Plan& plan, const PlanRequest& request, std::size_t memory) {
+    if (plan.needed() <= memory) return;
+    const std::optional<Fit> fit = nearest_fit(request, memory);
+    const std::string cure =
+        fit ? cat("it fits with ", fit->flags, " (", size_text(static_cast<double>(fit->plan.needed())), ")")
+            : cat("no --micro-batch, --recompute, --zero or --dtype bf16 makes it fit; more ranks (mpirun -n), or ",
+                  "--lora-rank, which trains an adapter alone, may");
+    throw InputError(cat("this run needs ", size_text(static_cast<double>(plan.needed())), " of memory ",
+                         request.ranks > 1 ? "a rank (" : "(", parts_text(plan), ") and there are ",
+                         size_text(static_cast<double>(memory)), "; ", cure));
+}
+
+std::string size_text(double bytes) {
+    char text[32];
+    if (bytes >= 1e12)
+        std::snprintf(text, sizeof text, "%.2f TB", bytes * 1e-12);
+    else if (bytes >= 1e9)
+        std::snprintf(text, sizeof text,
+                      bytes >= 1e11   ? "%.0f GB"
+                      : bytes >= 1e10 ? "%.1f GB"
+                                      : "%.2f GB",
+                      bytes * 1e-9);
+    else
+        std::snprintf(text, sizeof text, bytes >= 1e7 ? "%.0f MB" : "%.2f MB", bytes * 1e-6);
+    return text;
+}
+
+std::size_t parse_size(const std::string& text) {
+    static const std::vector<std::pair<std::string, double>> units{
+        {"", 1.0},   {"B", 1.0},   {"M", 1e6},     {"MB", 1e6},     {"G", 1e9},     {"GB", 1e9},
+        {"T", 1e12}, {"TB", 1e12}, {"Mi", 0x1p20}, {"MiB", 0x1p20}, {"Gi", 0x1p30}, {"GiB", 0x1p30}};
+    std::size_t end = 0;
+    double number = -1;
+    try {
+        number = std::stod(text, &end);
+    } catch (const std::exception&) {  // no number
+    }
+    for (const auto& [unit, factor] : units)
+        if (end > 0 && text.substr(end) == unit && number * factor >= 1 && number * factor < 1e18)
+            return static_cast<std::size_t>(number * factor);
+    throw InputError(cat("--memory ", text, ": give a size such as 80G (10^9 bytes), 24GiB or 512M"));
+}
+
+std::string parts_text(const Plan& plan) {
+    std::vector<std::pair<std::size_t, std::string>> parts;
+    for (std::size_t i = 0; i < tensor::num_memory_classes; ++i)
+        parts.emplace_back(plan.memory.at_peak[i], tensor::name_of(static_cast<MemoryClass>(i)));
+    parts.emplace_back(plan.mapped, "reference in its files");
+    std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    std::string text;
+    for (const auto& [bytes, name] : parts)
+        if (bytes > 0) text += cat(name, " ", size_text(static_cast<double>(bytes)), ", ");
+    return text + cat("about ", size_text(static_cast<double>(plan.outside)), " beside tensors");
+}
+
+}  // namespace uipe::unlearn
