@@ -5,13 +5,17 @@
 
 namespace uipe::llama {
 
-Recompute recompute_named(const std::string& name) {
-    if (name == "none") return Recompute::none;
-    if (name == "norm") return Recompute::norm;
-    if (name == "mlp") return Recompute::mlp;
-    require_input(name == "block", "unknown --recompute '", name, "'; known: none, norm, mlp, block");
-    return Recompute::block;
+const char* name_of(Recompute what) {
+    constexpr const char* names[] = {"none", "norm", "mlp", "block"};
+    return names[static_cast<int>(what)];
 }
+
+Recompute recompute_named(const std::string& name) {
+    for (const Recompute what : {Recompute::none, Recompute::norm, Recompute::mlp, Recompute::block})
+        if (name == name_of(what)) return what;
+    throw InputError(cat("unknown --recompute '", name, "'; known: none, norm, mlp, block, and auto for a run"));
+}
+
 namespace {
 
 bool of_adapter(const std::string& parameter) { return parameter.find(".lora_") != std::string::npos; }

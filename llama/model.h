@@ -32,6 +32,7 @@ enum class Recompute : std::uint8_t {
 };
 /// "none", "norm", "mlp" or "block"; InputError lists them.
 Recompute recompute_named(const std::string& name);
+const char* name_of(Recompute what);
 
 class Llama : public nn::Module {
 public:
@@ -70,6 +71,8 @@ public:
     /// The parameters in units, as a forward pass meets them: the embedding (with all that is not in a block, when the
     /// head is tied to it), each block, and the final norm with the head.
     std::vector<nn::Parameters> units() const;
+    /// The unit that the LM head is in.
+    std::size_t head_unit() const { return head_ ? blocks_.size() + 1 : 0; }
     /// `observer` (none: nullptr) hears of every pass of hidden() from now on.
     void observe(nn::UnitObserver* observer) { observer_ = observer; }
 

@@ -156,6 +156,15 @@ void Zero::release_all() {
     for (std::size_t u = 0; u < units_.size(); ++u) release(u);
 }
 
+void Zero::visit(const std::function<void(std::size_t)>& see) {
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+        fetch(u);
+        arrive(u);
+        see(u);
+        release(u);
+    }
+}
+
 // --- Gradients -------------------------------------------------------------------------------------------------------
 
 /// The memory of a parameter's gradient: its place in the unit's, which is taken when the first one asks.

@@ -49,6 +49,8 @@ public:
     /// Between them every weight is there whole, for reading outside of a training pass. All ranks.
     void gather_all();
     void release_all();
+    /// Calls see(u) for each unit in turn, whose weights are there whole meanwhile. All ranks.
+    void visit(const std::function<void(std::size_t unit)>& see);
 
     /// Gives, by a parameter's name, the whole tensor of which `slices`, by the names of slices(), are this rank's
     /// parts: masters, moments. All ranks ask it for the same names in the same order; names of one unit in a row cost

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <deque>
 #include <set>
 
 #include "llama/config.h"
@@ -98,15 +99,23 @@ public:
     explicit PlannedRanks(int size) : size_(size) {}
     int rank() const override { return 0; }
     int size() const override { return size_; }
-    void wait(tensor::Ticket) override {}
+    void wait(tensor::Ticket ticket) override {
+        while (!held_.empty() && held_.front().first <= ticket) held_.pop_front();
+    }
     void barrier() override {}
     std::vector<std::string> gather(const std::string& bytes) override {
         return std::vector<std::string>(static_cast<std::size_t>(size_), bytes);
     }
 
+    std::int64_t calls = 0;
+
 private:
-    void start(tensor::Ticket, const Call&) override {}
+    void start(tensor::Ticket ticket, const Call& call) override {
+        ++calls;
+        held_.emplace_back(ticket, call);
+    }
     int size_;
+    std::deque<std::pair<tensor::Ticket, Call>> held_;  // as ranks hold what they exchange
 };
 
 /// The model that is trained, and the reference of objectives that read one, as a run lays them out.
@@ -156,12 +165,14 @@ Plan make_plan(const PlanRequest& request, const tensor::Roofs& roofs) {
             const Profiled profiled(roofs);
             trainer.skip_to(step, rank);
             ranks.reset_traffic();
+            ranks.calls = 0;
             const StepInfo info = trainer.run_step();
             const tensor::Profile work = tensor::take_profile();
             if (info.tokens <= plan.tokens) continue;
             plan.tokens = info.tokens;
             plan.work = work;
             plan.traffic = ranks.traffic();
+            plan.calls = ranks.calls;
         }
         plan.memory = tensor::memory_stats(device);
     }
@@ -185,33 +196,69 @@ TrainData synthetic_data(const llama::Config& config, std::int64_t rows, std::in
 
 namespace {
 
+constexpr std::array all_recompute{llama::Recompute::none, llama::Recompute::norm, llama::Recompute::mlp,
+                                   llama::Recompute::block};
+
+std::string flag_of(llama::Recompute what) {
+    if (what == llama::Recompute::block) return " --recompute";
+    return cat(" --recompute ", llama::name_of(what));
+}
+
 /// What a run can do to need less.
 struct Settings {
     llama::Recompute recompute;
     int zero;
     tensor::DType dtype;
+    std::int64_t lora_rank;
     std::int64_t micro_batch;
 
+    explicit Settings(const PlanRequest& r)
+        : recompute(r.recompute),
+          zero(r.zero),
+          dtype(r.dtype),
+          lora_rank(r.lora.rank),
+          micro_batch(r.trainer.micro_batch > 0 ? r.trainer.micro_batch : r.trainer.batch_size) {}
+
+    void apply(PlanRequest& r) const {
+        r.recompute = recompute;
+        r.zero = zero;
+        r.dtype = dtype;
+        r.trainer.micro_batch = micro_batch;
+        if (r.lora.rank == lora_rank) return;
+        r.lora.rank = lora_rank;
+        r.lora.alpha = 2.0 * static_cast<double>(lora_rank);
+    }
     std::string flags(const Settings& from) const {
         std::string text;
+        if (lora_rank != from.lora_rank) text += cat(" --lora-rank ", lora_rank);
         if (dtype != from.dtype) text += cat(" --dtype ", tensor::name_of(dtype));
         if (zero != from.zero) text += cat(" --zero ", zero);
         if (micro_batch != from.micro_batch) text += cat(" --micro-batch ", micro_batch);
-        if (recompute != from.recompute) text += " --recompute";
+        if (recompute != from.recompute) text += flag_of(recompute);
         return text.empty() ? text : text.substr(1);
     }
 };
 
-/// `now`, and what changes no result but memory and time; then the same in bf16.
+/// `now`, and what changes no result but memory and time; then the same in bf16, and with an adapter alone trained.
 std::vector<Settings> settings_to_try(const Settings& now, int ranks) {
     std::vector<Settings> out;
-    for (const tensor::DType dtype : {now.dtype, tensor::DType::bf16}) {
-        for (int zero = now.zero; zero <= (ranks > 1 ? 3 : now.zero); ++zero) {
-            out.push_back({now.recompute, zero, dtype, now.micro_batch});
-            if (now.recompute != llama::Recompute::block)
-                out.push_back({llama::Recompute::block, zero, dtype, now.micro_batch});
-        }
-        if (now.dtype == tensor::DType::bf16) break;
+    const auto add = [&](Settings s) {
+        for (s.zero = now.zero; s.zero <= (ranks > 1 ? 3 : now.zero); ++s.zero)
+            for (const llama::Recompute what : all_recompute)
+                if (what >= now.recompute) {
+                    s.recompute = what;
+                    out.push_back(s);
+                }
+    };
+    Settings s = now;
+    add(s);
+    if (s.dtype != tensor::DType::bf16) {
+        s.dtype = tensor::DType::bf16;
+        add(s);
+    }
+    if (s.lora_rank == 0) {
+        s.lora_rank = 4;
+        add(s);
     }
     return out;
 }
@@ -219,14 +266,10 @@ std::vector<Settings> settings_to_try(const Settings& now, int ranks) {
 }  // namespace
 
 std::optional<Fit> nearest_fit(const PlanRequest& request, std::size_t memory) {
-    const std::int64_t asked = request.trainer.micro_batch;
-    const Settings now{request.recompute, request.zero, request.dtype, asked > 0 ? asked : request.trainer.batch_size};
+    const Settings now(request);
     PlanRequest changed = request;
     const auto planned = [&](const Settings& s) {
-        changed.recompute = s.recompute;
-        changed.zero = s.zero;
-        changed.dtype = s.dtype;
-        changed.trainer.micro_batch = s.micro_batch;
+        s.apply(changed);
         return Fit{s.flags(now), make_plan(changed)};
     };
     for (Settings s : settings_to_try(now, request.ranks)) {
@@ -241,13 +284,21 @@ std::optional<Fit> nearest_fit(const PlanRequest& request, std::size_t memory) {
     return {};
 }
 
+llama::Recompute least_recompute(PlanRequest request, std::size_t memory) {
+    for (const llama::Recompute what : all_recompute) {
+        request.recompute = what;
+        if (make_plan(request).needed() <= memory) return what;
+    }
+    return llama::Recompute::block;
+}
+
 void check_fits(const Plan& plan, const PlanRequest& request, std::size_t memory) {
     if (plan.needed() <= memory) return;
     const std::optional<Fit> fit = nearest_fit(request, memory);
     const std::string cure =
         fit ? cat("it fits with ", fit->flags, " (", size_text(static_cast<double>(fit->plan.needed())), ")")
-            : cat("no --micro-batch, --recompute, --zero or --dtype bf16 makes it fit; more ranks (mpirun -n), or ",
-                  "--lora-rank, which trains an adapter alone, may");
+            : cat("no --micro-batch, --recompute, --zero, --dtype bf16 or --lora-rank makes it fit; more ranks ",
+                  "(mpirun -n) with --zero 3 may");
     throw InputError(cat("this run needs ", size_text(static_cast<double>(plan.needed())), " of memory ",
                          request.ranks > 1 ? "a rank (" : "(", parts_text(plan), ") and there are ",
                          size_text(static_cast<double>(memory)), "; ", cure));
@@ -268,7 +319,7 @@ std::string size_text(double bytes) {
     return text;
 }
 
-std::size_t parse_size(const std::string& text) {
+std::size_t parse_size(const std::string& text, const char* flag) {
     static const std::vector<std::pair<std::string, double>> units{
         {"", 1.0},   {"B", 1.0},   {"M", 1e6},     {"MB", 1e6},     {"G", 1e9},     {"GB", 1e9},
         {"T", 1e12}, {"TB", 1e12}, {"Mi", 0x1p20}, {"MiB", 0x1p20}, {"Gi", 0x1p30}, {"GiB", 0x1p30}};
@@ -281,7 +332,7 @@ std::size_t parse_size(const std::string& text) {
     for (const auto& [unit, factor] : units)
         if (end > 0 && text.substr(end) == unit && number * factor >= 1 && number * factor < 1e18)
             return static_cast<std::size_t>(number * factor);
-    throw InputError(cat("--memory ", text, ": give a size such as 80G (10^9 bytes), 24GiB or 512M"));
+    throw InputError(cat(flag, " ", text, ": give a size such as 80G (10^9 bytes), 24GiB or 512M"));
 }
 
 std::string parts_text(const Plan& plan) {

@@ -33,6 +33,7 @@ struct Plan {
     tensor::Profile work;     // of one step, the largest
     std::int64_t tokens = 0;  // of that step, on all ranks
     tensor::Traffic traffic;  // of that step
+    std::int64_t calls = 0;   // in which the ranks exchanged it
 
     std::size_t needed() const { return memory.peak + mapped + outside; }
     double flops() const;
@@ -52,16 +53,20 @@ struct Fit {
     Plan plan;
 };
 /// The least change of settings with which the run needs no more than `memory`: smaller micro-batches, recompute and,
-/// among ranks, higher ZeRO stages, which change no result, before bf16. Each is planned. Nothing when none fits.
+/// among ranks, higher ZeRO stages, which change no result, before bf16, and that before an adapter. Each is planned.
+/// Nothing when none fits.
 std::optional<Fit> nearest_fit(const PlanRequest& request, std::size_t memory);
+
+/// The least that must be computed again for the run to need no more than `memory`; all there is where nothing helps.
+llama::Recompute least_recompute(PlanRequest request, std::size_t memory);
 
 /// Throws InputError, one line with the settings that would fit, when the plan needs more than `memory`.
 void check_fits(const Plan& plan, const PlanRequest& request, std::size_t memory);
 
 /// "13.5 GB" (10^9 bytes), "812 MB".
 std::string size_text(double bytes);
-/// "80G", "512M" or a number of bytes (G: 10^9; Gi: 2^30); InputError.
-std::size_t parse_size(const std::string& text);
+/// "80G", "512M" or a number of bytes (G: 10^9; Gi: 2^30); InputError that names the flag.
+std::size_t parse_size(const std::string& text, const char* flag);
 /// The parts that are not 0, the largest first: "weights 0.44 GB, gradients 0.44 GB".
 std::string parts_text(const Plan& plan);
 

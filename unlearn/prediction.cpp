@@ -4,12 +4,15 @@
 
 namespace uipe::unlearn {
 
-// NVIDIA's data sheets: H100 SXM, H200 SXM, A100 SXM (NVLink), GeForce RTX 4090 (PCIe 4.0 x16). 1 GB is 10^9 bytes.
+// NVIDIA's data sheets: H100 SXM, H200 SXM, A100 SXM (NVLink), GeForce RTX 4090 (PCIe 4.0 x16). Networks: eight ports
+// of 400 Gb/s (DGX H100), of 200 Gb/s (DGX A100), one of 100 Gb/s. 1 GB is 10^9 bytes.
 const std::vector<Chip>& chips() {
     static const std::vector<Chip> all{
-        {"h200", 141e9, 989e12, 67e12, 4.8e12, 450e9},       {"h100", 80e9, 989e12, 67e12, 3.35e12, 450e9},
-        {"a100-80g", 80e9, 312e12, 19.5e12, 2.04e12, 300e9}, {"a100-40g", 40e9, 312e12, 19.5e12, 1.56e12, 300e9},
-        {"rtx4090", 24e9, 165e12, 82.6e12, 1.01e12, 32e9},
+        {"h200", 141e9, 989e12, 67e12, 4.8e12, 450e9, 400e9},
+        {"h100", 80e9, 989e12, 67e12, 3.35e12, 450e9, 400e9},
+        {"a100-80g", 80e9, 312e12, 19.5e12, 2.04e12, 300e9, 200e9},
+        {"a100-40g", 40e9, 312e12, 19.5e12, 1.56e12, 300e9, 200e9},
+        {"rtx4090", 24e9, 165e12, 82.6e12, 1.01e12, 32e9, 12.5e9},
     };
     return all;
 }
@@ -68,8 +71,12 @@ Prediction predict(const tensor::Profile& work, const PredictionOptions& o) {
         calls += static_cast<double>(work[i].calls);
     }
     p.compute = std::max(p.compute, calls * o.launch);
-    const auto ranks = static_cast<double>(o.ranks);
-    p.communication = o.traffic * (ranks - 1.0) / ranks / o.link;
+    if (o.ranks > 1) {
+        const Wires& w = o.wires;
+        const double rate = o.ranks <= w.ranks_a_machine ? w.link : std::min(w.link, w.network);
+        const double hops = o.ranks - 1;
+        p.communication = o.traffic * hops / o.ranks / rate + static_cast<double>(o.calls) * hops * w.hop;
+    }
     // A backward pass is two thirds of a step's products.
     p.step = p.compute + std::max(0.0, p.communication - o.overlap * 2.0 / 3.0 * p.compute);
     return p;

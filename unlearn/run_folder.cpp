@@ -16,8 +16,9 @@ namespace {
 
 /// What may differ between a run and its resumption: it changes no result, except that other numbers of threads and
 /// ranks add in another order.
-constexpr const char* free_keys[] = {"resume",           "overwrite", "out",         "stop_after", "json", "config",
-                                     "checkpoint_steps", "profile",   "device_name", "keep",       "zero"};
+constexpr const char* free_keys[] = {"resume", "overwrite",        "out",     "stop_after",  "json",
+                                     "config", "checkpoint_steps", "profile", "device_name", "keep",
+                                     "zero",   "recompute",        "memory"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);

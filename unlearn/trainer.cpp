@@ -62,17 +62,14 @@ Trainer::Trainer(llama::Llama& model, llama::Llama* reference, const Objective& 
     }
     if (objective.reference_rows) {  // the model has not moved yet
         const tensor::Range range("reference rows");
-        std::optional<nn::Zero>& whole = reference_zero_ ? reference_zero_ : zero_;
-        if (whole) whole->gather_all();
-        reference_logp_ = row_logprobs(reference != nullptr ? *reference : model);
-        if (whole) whole->release_all();
+        const llama::Llama& initial = reference != nullptr ? *reference : model;
+        std::optional<nn::Zero>& zero = reference_zero_ ? reference_zero_ : zero_;
+        if (zero) zero->before_forward(initial.head_unit());
+        reference_logp_ = row_logprobs(initial);
+        if (zero) zero->release_all();
     }
     if (reference_ == nullptr) reference_zero_.reset();
-    for (std::optional<nn::Zero>* zero : {&zero_, &reference_zero_})
-        if (*zero) (*zero)->gather_all();
     fingerprint_ = fingerprint();
-    for (std::optional<nn::Zero>* zero : {&zero_, &reference_zero_})
-        if (*zero) (*zero)->release_all();
     parameters_ = zero_ ? zero_->slices() : model.trainable();
     optimizer_.emplace(parameters_, options.adamw);
 }
@@ -292,7 +289,7 @@ void Trainer::release_model() {
     if (zero_) zero_->release_all();
 }
 
-std::string Trainer::fingerprint() const {
+std::string Trainer::fingerprint() {
     std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a
     const auto add = [&hash](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3U; };
     for (const auto* rows : {&data_.rows, &data_.replay, &data_.retain}) {
@@ -302,13 +299,16 @@ std::string Trainer::fingerprint() const {
             for (const std::int32_t id : s.ids) add(static_cast<std::uint64_t>(id));
         }
     }
-    const auto add_squares = [&add](const nn::Parameter& p) {
-        add(std::bit_cast<std::uint64_t>(tensor::sum_of_squares(p.variable.value())));
+    const std::vector<nn::Parameters> units = (reference_ != nullptr ? *reference_ : model_).units();
+    const auto add_unit = [&](std::size_t u) {
+        for (const nn::Parameter& p : units[u])
+            if (reference_ != nullptr || !p.variable.requires_grad())
+                add(std::bit_cast<std::uint64_t>(tensor::sum_of_squares(p.variable.value())));
     };
-    for (const nn::Parameter& p : model_.parameters())
-        if (!p.variable.requires_grad()) add_squares(p);
-    if (reference_ != nullptr)
-        for (const nn::Parameter& p : reference_->parameters()) add_squares(p);
+    if (std::optional<nn::Zero>& zero = reference_zero_ ? reference_zero_ : zero_; zero)
+        zero->visit(add_unit);
+    else
+        for (std::size_t u = 0; u < units.size(); ++u) add_unit(u);
     return std::to_string(hash);
 }
 

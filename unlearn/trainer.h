@@ -146,7 +146,7 @@ private:
     std::vector<Tensor> backward(const StepTotals& all, std::size_t begin, std::size_t end, std::int64_t epoch);
 
     /// A hash of the data, of the reference and of what is frozen: a checkpoint resumes with the same ones only.
-    std::string fingerprint() const;
+    std::string fingerprint();
 
     llama::Llama& model_;
     llama::Llama* reference_;

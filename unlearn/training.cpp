@@ -8,6 +8,7 @@
 #include "llama/weights.h"
 #include "tensor/available_memory.h"
 #include "tensor/base/json.h"
+#include "tensor/comm/launch.h"
 #include "tensor/ops.h"
 #include "unlearn/plan.h"
 #include "unlearn/profiling.h"
@@ -109,13 +110,13 @@ void check_overwrite(const TrainingJob& job, const LoadedModel& start) {
 class Run {
 public:
     Run(const TrainingJob& job, const std::string& config)
-        : job_(job), comm_(tensor::world(job.device)), start_(opened_model(job)) {
+        : job_(job), comm_(tensor::world(job.device, job.fixed_order)), start_(opened_model(job)) {
         check_overwrite(job, start_);
         if (!job.evaluation.tofu.empty()) evaluation_.emplace(job.evaluation);
         TrainData data = read_data();
-        check_memory(data);
+        const llama::Recompute recompute = check_memory(data);
         load_start(start_, job, comm_->size() == 1);
-        start_.model->set_recompute(job.recompute);
+        start_.model->set_recompute(recompute);
         make_trainer(std::move(data));
         folder_.emplace(job.out, config, job.resume, job.overwrite, main());  // last: bad input leaves no folder behind
         comm_->barrier();
@@ -227,26 +228,39 @@ private:
         return job_.objective->reference_model || (lora() && job_.objective->reference_rows);
     }
 
-    /// Plans the run; refuses one that does not fit.
-    void check_memory(const TrainData& data) {
+    /// Plans the run; refuses one that does not fit. What is computed again.
+    llama::Recompute check_memory(const TrainData& data) {
         PlanRequest request{.config = start_.config,
                             .objective = job_.objective,
                             .dtype = job_.dtype,
                             .device = job_.device,
                             .maps_weights = !job_.model.empty() && stays_mapped(start_, job_.dtype, job_.device),
-                            .recompute = job_.recompute,
+                            .recompute = job_.recompute.value_or(llama::Recompute::none),
                             .lora = job_.lora,
                             .ranks = comm_->size(),
                             .zero = job_.zero,
                             .trainer = job_.trainer,
                             .data = data};
         if (!start_.adapter.empty()) request.lora = llama::read_lora_config(start_.adapter);
+        const std::size_t memory = memory_there();
+        if (!job_.recompute) request.recompute = least_recompute(request, memory);
         const Plan plan = make_plan(request);
-        const std::size_t memory =
-            job_.memory.empty() ? tensor::available_memory(job_.device) : parse_size(job_.memory);
         check_fits(plan, request, memory);
         memory_ = cat("memory: ", size_text(static_cast<double>(plan.needed())), " of ",
                       size_text(static_cast<double>(memory)), ", ", parts_text(plan));
+        if (!job_.recompute) memory_ += cat("; recompute ", llama::name_of(request.recompute));
+        return request.recompute;
+    }
+
+    /// For a rank: what the one with the least has. Ranks on the processors of one machine share its memory.
+    std::size_t memory_there() const {
+        if (!job_.memory.empty()) return parse_size(job_.memory, "--memory");
+        std::size_t bytes = tensor::available_memory(job_.device);
+        if (job_.device.kind == tensor::Device::Kind::cpu)
+            bytes /= static_cast<std::size_t>(tensor::launched().local_ranks);
+        for (const std::string& other : comm_->gather(std::to_string(bytes)))
+            bytes = std::min<std::size_t>(bytes, std::stoull(other));
+        return bytes;
     }
 
     void make_trainer(TrainData data) {

@@ -20,8 +20,9 @@ struct TrainingJob {
     std::int64_t max_length = 512;
     tensor::DType dtype = tensor::DType::f32;
     tensor::Device device;
-    int zero = 0;  // stage, among several ranks
-    llama::Recompute recompute = llama::Recompute::norm;
+    int zero = 0;                                                        // stage, among several ranks
+    bool fixed_order = false;                                            // GPUs add numbers of ranks in one order
+    std::optional<llama::Recompute> recompute = llama::Recompute::norm;  // none: the least that fits
     llama::LoraConfig lora;  // rank 0: all weights are trained, or the adapter of `model`
     std::string memory;      // what there is, as --memory says it; empty: what the device has free
     TrainerOptions trainer;

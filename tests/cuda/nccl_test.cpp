@@ -34,7 +34,6 @@ TEST_F(CudaNccl, OneRankKeepsWhatItHasAndGathersItself) {
         EXPECT_TRUE(same_bits(x.to(Device{}), want));
     }
     EXPECT_THROW(comm->all_reduce(Tensor::zeros({2}, DType::f32)), Error);
-    EXPECT_THROW(comm->all_reduce(Tensor::zeros({2}, DType::f64, cuda())), Error);
     comm->barrier();
 #else
     GTEST_SKIP() << "this build of the emulator has no MPI to serve NCCL's calls";

@@ -9,7 +9,7 @@
 #include "tensor/ops.h"
 #include "tests/comm/ranks.h"
 #include "tests/llama/models.h"
-#include "unlearn/trainer.h"
+#include "unlearn/plan.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -193,6 +193,47 @@ TEST(RanksTraining, MovesAndKeepsWhatTheFormulasSay) {
         std::size_t held = 0;
         for (const auto& [name, w] : run.model.weights()) held += w.defined() ? 1 : 0;
         EXPECT_EQ(held, stage < 3 ? run.model.weights().size() : 0) << "weights between steps";
+    }
+}
+
+TEST(RanksTraining, HoldsAndMovesWhatThePlanSays) {
+    if (comm().size() == 1) GTEST_SKIP() << "tests/unlearn/plan_test.cpp has one rank";
+    PlanRequest r;
+    r.config = config_of(false);
+    r.config.hidden_size = 128;
+    r.config.intermediate_size = 344;
+    r.config.num_layers = 4;
+    r.config.vocab_size = 1013;
+    r.objective = &unlearning_objective("kl_min");
+    r.device = tensor::test::device();
+    r.ranks = comm().size();
+    r.trainer = options();
+    r.trainer.epochs = 1;
+    r.trainer.batch_size = 12;
+    r.trainer.micro_batch = 2;
+    r.data = data();
+    const llama::StateDict weights = llama::random_weights(r.config, r.dtype, 1, r.device);
+    for (r.zero = 0; r.zero <= 3; ++r.zero) {
+        SCOPED_TRACE(cat("stage ", r.zero));
+        const Plan plan = make_plan(r);
+        const tensor::MemoryStats before = tensor::memory_stats(r.device);
+        tensor::reset_peak(r.device);
+        llama::Llama model(r.config, weights);
+        llama::Llama reference(r.config, weights);
+        Trainer trainer(model, &reference, *r.objective, r.data, r.trainer, among(r.zero, r.dtype));
+        std::uint64_t moved = 0;
+        while (trainer.step() < trainer.total_steps()) {
+            comm().reset_traffic();
+            if (trainer.run_step().tokens == plan.tokens) moved = comm().traffic().total().bytes;
+        }
+        trainer.gather_model();  // what is under way ends
+        trainer.release_model();
+        EXPECT_EQ(moved, plan.traffic.total().bytes);
+        std::size_t peak = 0;
+        const std::size_t own = tensor::memory_stats(r.device).peak - before.in_use;
+        for (const std::string& other : comm().gather(std::to_string(own)))
+            peak = std::max<std::size_t>(peak, std::stoull(other));
+        EXPECT_NEAR(static_cast<double>(plan.memory.peak), static_cast<double>(peak), 0.01 * static_cast<double>(peak));
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "llama/presets.h"
 #include "tests/llama/models.h"
@@ -188,10 +189,50 @@ TEST(Plan, WhatDoesNotFitIsRefusedWithTheNearestSettingsThatDo) {
     const std::string said = llama::message_of([&] { check_fits(plan, request, 141'000'000'000U); });
     EXPECT_SAYS(said, "it fits with " + fit->flags);
     EXPECT_SAYS(said, "141 GB");
-    EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 80'000'000'000U); }), "no --micro-batch");
+    EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 80'000'000'000U); }), "with --lora-rank 4");
+    EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 8'000'000'000U); }), "no --micro-batch");
     check_fits(plan, request, plan.needed());
     // One less than it needs is too little.
     EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, plan.needed() - 1); }), "it fits with");
+}
+
+TEST(Plan, RecomputesTheLeastThatFits) {
+    PlanRequest r =
+        setting("nll", model_of(64, 172, 9, 4, 4, 16, 997, false), DType::f32, false, 8, 0, 90, 100).request;
+    std::size_t before = std::numeric_limits<std::size_t>::max();
+    for (const llama::Recompute what :
+         {llama::Recompute::none, llama::Recompute::norm, llama::Recompute::mlp, llama::Recompute::block}) {
+        r.recompute = what;
+        const std::size_t needed = make_plan(r).needed();
+        EXPECT_LT(needed, before) << llama::name_of(what);
+        EXPECT_EQ(least_recompute(r, needed), what);
+        before = needed;
+    }
+    EXPECT_EQ(least_recompute(r, 1), llama::Recompute::block);
+}
+
+TEST(Plan, RanksThatKeepLessNeedLess) {
+    PlanRequest r = llama2_7b();
+    r.recompute = llama::Recompute::block;
+    r.ranks = 2;
+    std::size_t before = std::numeric_limits<std::size_t>::max();
+    for (r.zero = 0; r.zero <= 3; ++r.zero) {
+        const Plan plan = make_plan(r);
+        EXPECT_LT(plan.needed(), before) << r.zero;
+        before = plan.needed();
+        if (r.zero >= 2) {
+            EXPECT_LT(plan.needed(), 80'000'000'000U) << "the paper's two GPUs";
+        }
+        // Of the four micro-batches each is reduced, and at stage 3 gathered twice, but for the embedding and the head.
+        const auto psi = static_cast<std::uint64_t>(llama::parameter_count(r.config));
+        const std::uint64_t ends = std::uint64_t{2} * 32000 * 4096;
+        const std::uint64_t moved[] = {2 * psi, 2 * psi, 5 * psi, 4 * (3 * psi - ends)};
+        EXPECT_NEAR(static_cast<double>(plan.traffic.total().elements), static_cast<double>(moved[r.zero]), 1e6);
+    }
+    r.ranks = 1;
+    r.zero = 0;
+    r.lora = {.rank = 4, .alpha = 8, .dropout = 0};
+    EXPECT_LT(make_plan(r).needed(), 24'000'000'000U) << "the paper's one card";
 }
 
 TEST(Plan, TheNearestSettingsAreTheLeastChange) {
@@ -216,12 +257,12 @@ TEST(Plan, SizesAreReadAndWritten) {
     EXPECT_EQ(size_text(121.3e9), "121 GB");
     EXPECT_EQ(size_text(812.4e6), "812 MB");
     EXPECT_EQ(size_text(1.5e12), "1.50 TB");
-    EXPECT_EQ(parse_size("80G"), 80'000'000'000U);
-    EXPECT_EQ(parse_size("1.5GB"), 1'500'000'000U);
-    EXPECT_EQ(parse_size("24GiB"), std::size_t{24} << 30);
-    EXPECT_EQ(parse_size("4096"), 4096U);
+    EXPECT_EQ(parse_size("80G", "--memory"), 80'000'000'000U);
+    EXPECT_EQ(parse_size("1.5GB", "--memory"), 1'500'000'000U);
+    EXPECT_EQ(parse_size("24GiB", "--memory"), std::size_t{24} << 30);
+    EXPECT_EQ(parse_size("4096", "--memory"), 4096U);
     for (const char* wrong : {"", "G", "-1G", "80 G", "80X", "0", "nan", "1e30", "inf"})
-        EXPECT_SAYS(llama::message_of([&] { parse_size(wrong); }), cat("--memory ", wrong)) << wrong;
+        EXPECT_SAYS(llama::message_of([&] { parse_size(wrong, "--memory"); }), cat("--memory ", wrong)) << wrong;
 }
 
 TEST(Prediction, IsEachFamilyAtItsShareOfTheRoof) {
@@ -244,13 +285,19 @@ TEST(Prediction, CommunicationHidesUnderTheBackwardPass) {
     PredictionOptions o;
     o.shares.fill(1.0);
     o.ranks = 4;
-    o.link = 100;
+    o.wires = {100, 100};
     o.overlap = 0.5;  // of 2 s
     o.traffic = 100;
     EXPECT_DOUBLE_EQ(predict(work, o).communication, 0.75);
     EXPECT_DOUBLE_EQ(predict(work, o).step, 3.0);
     o.traffic = 400;
     EXPECT_DOUBLE_EQ(predict(work, o).step, 3.0 + 3.0 - 1.0);
+    o.calls = 2;  // of three hops each
+    o.wires.hop = 0.5;
+    EXPECT_DOUBLE_EQ(predict(work, o).communication, 3.0 + 3.0);
+    o.wires.network = 10;
+    o.wires.ranks_a_machine = 2;
+    EXPECT_DOUBLE_EQ(predict(work, o).communication, 30.0 + 3.0);
     o.ranks = 1;
     EXPECT_DOUBLE_EQ(predict(work, o).step, 3.0);
 }

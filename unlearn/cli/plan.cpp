@@ -27,6 +27,9 @@ struct PlanArguments {
     std::string chip;
     std::string memory;
     std::string shares;
+    std::string link, network;
+    int ranks_a_machine = 8;
+    int growth = 0;
 };
 
 void require_count(const char* flag, std::int64_t value, std::int64_t least) {
@@ -39,6 +42,10 @@ llama::Config config_of_arguments(const PlanArguments& a) {
                   "give one of --model DIR, --init config.json and --preset NAME");
     if (!a.preset.empty()) return llama::preset(a.preset);
     return llama::read_config(a.model.empty() ? a.init : a.model);
+}
+
+TrainData rows_of(const PlanArguments& a, const llama::Config& config, std::int64_t rows) {
+    return synthetic_data(config, rows, a.length, a.targets > 0 ? a.targets : a.length - 1);
 }
 
 PlanRequest request_of(const PlanArguments& a, const Common& common) {
@@ -55,7 +62,7 @@ PlanRequest request_of(const PlanArguments& a, const Common& common) {
     r.device = a.chip.empty() ? common.where() : tensor::Device{tensor::Device::Kind::cuda};
     r.maps_weights = r.device.kind == tensor::Device::Kind::cpu && !a.model.empty() &&
                      stays_mapped({r.config, {}, nullptr, a.model}, r.dtype, r.device);
-    r.recompute = llama::recompute_named(a.recompute);
+    if (a.recompute != "auto") r.recompute = llama::recompute_named(a.recompute);
     require_count("--ranks", a.ranks, 1);
     require_input(a.zero >= 0 && a.zero <= 3, "--zero must be 0, 1, 2 or 3, not ", a.zero);
     r.ranks = a.ranks;
@@ -65,12 +72,15 @@ PlanRequest request_of(const PlanArguments& a, const Common& common) {
     r.trainer.batch_size = a.batch_size;
     r.trainer.micro_batch = a.micro_batch;
     r.trainer.objective.kl_on_answers = a.kl_on_answers;
-    r.data = synthetic_data(r.config, a.batch_size, a.length, a.targets > 0 ? a.targets : a.length - 1);
+    require_count("--growth", a.growth, 0);
+    require_input(a.growth <= 4096, "--growth: up to 4096 ranks");
+    require_count("--ranks-a-machine", a.ranks_a_machine, 1);
+    r.data = rows_of(a, r.config, a.batch_size);
     return r;
 }
 
 std::size_t memory_of(const PlanArguments& a, tensor::Device device) {
-    if (!a.memory.empty()) return parse_size(a.memory);
+    if (!a.memory.empty()) return parse_size(a.memory, "--memory");
     if (!a.chip.empty()) return static_cast<std::size_t>(chip_named(a.chip).memory);
     return tensor::available_memory(device);
 }
@@ -88,8 +98,8 @@ Json memory_json(const Plan& plan) {
     return out;
 }
 
-void print_memory(const Plan& plan) {
-    std::printf("memory at the peak (%s)\n", plan.memory.place_of_peak.c_str());
+void print_memory(const Plan& plan, int ranks) {
+    std::printf("memory%s at the peak (%s)\n", ranks > 1 ? " of a rank" : "", plan.memory.place_of_peak.c_str());
     const auto row = [](const char* name, std::size_t bytes) {
         std::printf("  %-24s %10s\n", name, size(bytes).c_str());
     };
@@ -105,73 +115,168 @@ void print_memory(const Plan& plan) {
 std::string verdict(const Plan& plan, std::size_t memory, const std::optional<Fit>& other) {
     const std::string text = cat(size(plan.needed()), " of ", size(memory), ": ");
     if (plan.needed() <= memory) return text + "fits";
-    if (!other) return text + "does not fit, nor with a smaller micro-batch, recompute or bf16";
+    if (!other) return text + "does not fit, nor with a smaller micro-batch, recompute, bf16 or LoRA";
     return cat(text, "does not fit; it does with ", other->flags, " (", size(other->plan.needed()), ")");
-}
-
-Json time_json(const Plan& plan, const Prediction& p) {
-    Json out{{"tokens", plan.tokens},
-             {"flops", plan.flops()},
-             {"seconds", p.step},
-             {"tok_per_s", static_cast<double>(plan.tokens) / p.step}};
-    for (std::size_t i = 0; i < plan.work.size(); ++i)
-        out["families"][tensor::name_of(static_cast<tensor::Family>(i))] = {{"calls", plan.work[i].calls},
-                                                                            {"flops", plan.work[i].work.flops},
-                                                                            {"bytes", plan.work[i].work.bytes},
-                                                                            {"seconds", p.seconds[i]}};
-    return out;
 }
 
 /// What a step is timed by: a chip's data sheet, or this machine as it is measured. No name: no time is predicted.
 struct Basis {
     std::string name;
     const char* source = "";
-    tensor::Roofs roofs;
+    tensor::Roofs roofs;  // of a chip, or of all processors here
+    Wires wires;
+    bool shared = false;  // ranks share the processors
+
+    /// Of one rank among so many.
+    tensor::Roofs roofs_of(int ranks) const {
+        const double share = shared ? std::min(ranks, wires.ranks_a_machine) : 1;
+        return {roofs.flops / share, roofs.bytes / share};
+    }
 };
 
 Basis basis_of(const PlanArguments& a, const Common& common) {
-    if (!a.chip.empty()) return {a.chip, "data sheet", chip_named(a.chip).roofs(common.type())};
-    if (!a.measure) return {};
-    return {tensor::description(common.where()), "measured", tensor::measure_roofs(common.type(), common.where())};
+    Basis basis;
+    if (!a.chip.empty()) {
+        const Chip& chip = chip_named(a.chip);
+        basis = {a.chip, "data sheet", chip.roofs(common.type()), {chip.link, chip.network}};
+    } else if (a.measure) {
+        constexpr double in_memory = 3e9;  // what two ranks of Open MPI on one machine were seen to send each other
+        basis = {tensor::description(common.where()),
+                 "measured",
+                 tensor::measure_roofs(common.type(), common.where()),
+                 {in_memory, in_memory},
+                 common.where().kind == tensor::Device::Kind::cpu};
+    }
+    if (!a.link.empty()) basis.wires.link = static_cast<double>(parse_size(a.link, "--link"));
+    if (!a.network.empty()) basis.wires.network = static_cast<double>(parse_size(a.network, "--network"));
+    basis.wires.ranks_a_machine = a.ranks_a_machine;
+    return basis;
 }
 
-void print_time(const Plan& plan, const Prediction& p, const PredictionOptions& o, const Basis& basis) {
-    std::printf("a step of %s tokens on %s: about %.3g s, %s tok/s, %.0f %% of its FLOP/s\n",
-                std::to_string(plan.tokens).c_str(), basis.name.c_str(), p.step,
-                std::to_string(static_cast<std::int64_t>(static_cast<double>(plan.tokens) / p.step)).c_str(),
-                100.0 * plan.flops() / p.step / basis.roofs.flops);
-    std::printf("  %-14s %8s %12s %12s %10s %9s\n", "", "calls", "TFLOP", "GB moved", "of roof", "seconds");
+/// A plan, and the time of its step.
+struct Timed {
+    Plan plan;
+    int ranks = 1;
+    PredictionOptions options;
+    Prediction time;
+
+    double tokens_per_second() const { return static_cast<double>(plan.tokens) / time.step; }
+    double hidden() const { return time.communication - (time.step - time.compute); }
+};
+
+Timed timed(const PlanRequest& request, const PlanArguments& a, const Basis& basis) {
+    Timed t{
+        .plan = make_plan(request, basis.roofs_of(request.ranks)), .ranks = request.ranks, .options = {}, .time = {}};
+    t.options.shares = parse_shares(a.shares);
+    t.options.ranks = request.ranks;
+    t.options.traffic = static_cast<double>(t.plan.traffic.total().bytes);
+    t.options.calls = t.plan.calls;
+    t.options.wires = basis.wires;
+    if (!basis.name.empty()) t.time = predict(t.plan.work, t.options);
+    return t;
+}
+
+Json time_json(const Timed& t) {
+    Json out{{"tokens", t.plan.tokens},
+             {"flops", t.plan.flops()},
+             {"seconds", t.time.step},
+             {"tok_per_s", t.tokens_per_second()}};
+    out["ranks"] = {{"bytes", t.options.traffic}, {"calls", t.plan.calls}, {"seconds", t.time.communication}};
+    for (std::size_t i = 0; i < t.plan.work.size(); ++i)
+        out["families"][tensor::name_of(static_cast<tensor::Family>(i))] = {{"calls", t.plan.work[i].calls},
+                                                                            {"flops", t.plan.work[i].work.flops},
+                                                                            {"bytes", t.plan.work[i].work.bytes},
+                                                                            {"seconds", t.time.seconds[i]}};
+    return out;
+}
+
+void print_time(const Timed& t, const Basis& basis) {
+    const Plan& plan = t.plan;
+    const PredictionOptions& o = t.options;
+    const tensor::Roofs roofs = basis.roofs_of(t.ranks);
+    std::printf("a step of %lld tokens on %s%s: about %.3g s, %.0f tok/s, %.0f %% of %s FLOP/s\n",
+                static_cast<long long>(plan.tokens), t.ranks > 1 ? cat(t.ranks, " ranks of ").c_str() : "",
+                basis.name.c_str(), t.time.step, t.tokens_per_second(),
+                100.0 * plan.flops() / t.time.step / roofs.flops, t.ranks > 1 ? "their" : "its");
+    std::printf("  %-14s %8s %12s %12s %10s %9s\n", t.ranks > 1 ? "a rank's" : "", "calls", "TFLOP", "GB moved",
+                "of roof", "seconds");
     for (std::size_t i = 0; i < plan.work.size(); ++i)
         if (plan.work[i].calls > 0)
             std::printf("  %-14s %8lld %12.4g %12.4g %8.0f %% %9.3g\n", tensor::name_of(static_cast<tensor::Family>(i)),
                         static_cast<long long>(plan.work[i].calls), plan.work[i].work.flops * 1e-12,
-                        plan.work[i].work.bytes * 1e-9, 100.0 * o.shares[i], p.seconds[i]);
+                        plan.work[i].work.bytes * 1e-9, 100.0 * o.shares[i], t.time.seconds[i]);
+    if (t.ranks > 1)
+        std::printf("  %-14s %8lld %12s %12.4g %10s %9.3g, of which %.3g behind the backward pass\n", "between ranks",
+                    static_cast<long long>(plan.calls), "", o.traffic * 1e-9, "", t.time.communication, t.hidden());
     std::printf(
         "  assumed: %.3g TFLOP/s and %.3g TB/s at most (%s), each family at its share (--shares), and %.0f us of "
         "the host's time an op\n",
-        basis.roofs.flops * 1e-12, basis.roofs.bytes * 1e-12, basis.source, o.launch * 1e6);
+        roofs.flops * 1e-12, roofs.bytes * 1e-12, basis.source, o.launch * 1e6);
+    if (t.ranks > 1)
+        std::printf(
+            "  assumed: %.3g GB/s between ranks of a machine of %d (--link, --ranks-a-machine), %.3g between machines "
+            "(--network), %.0f us a hop; %.0f %% of the backward pass hides what is sent%s\n",
+            o.wires.link * 1e-9, o.wires.ranks_a_machine, o.wires.network * 1e-9, o.wires.hop * 1e6, 100.0 * o.overlap,
+            basis.shared ? "; ranks share this machine" : "");
+}
+
+/// The same run on 1, 2, 4, … ranks, each with as many rows as a rank has now.
+std::vector<Timed> grown(const PlanRequest& request, const PlanArguments& a, const Basis& basis) {
+    std::vector<Timed> out;
+    const std::int64_t rows = std::max<std::int64_t>(1, a.batch_size / request.ranks);
+    for (int ranks = 1; ranks <= a.growth; ranks *= 2) {
+        PlanRequest r = request;
+        r.ranks = ranks;
+        r.trainer.batch_size = rows * ranks;
+        r.trainer.micro_batch = a.micro_batch > 0 ? a.micro_batch : rows;
+        r.data = rows_of(a, r.config, r.trainer.batch_size);
+        out.push_back(timed(r, a, basis));
+    }
+    return out;
+}
+
+Json growth_json(const std::vector<Timed>& all) {
+    Json out = Json::array();
+    for (const Timed& t : all)
+        out.push_back({{"ranks", t.ranks}, {"memory", memory_json(t.plan)}, {"step", time_json(t)}});
+    return out;
+}
+
+void print_growth(const std::vector<Timed>& all) {
+    std::printf("on more ranks, each with as many rows\n  %6s %12s %14s %14s %10s %12s %10s\n", "ranks", "memory",
+                "GB exchanged", "seconds of it", "step, s", "tok/s", "efficiency");
+    for (const Timed& t : all)
+        std::printf("  %6d %12s %14.4g %14.3g %10.3g %12.0f %8.0f %%\n", t.ranks, size(t.plan.needed()).c_str(),
+                    t.options.traffic * 1e-9, t.time.communication, t.time.step, t.tokens_per_second(),
+                    100.0 * t.tokens_per_second() / t.ranks / all.front().tokens_per_second());
 }
 
 Json plan(const PlanArguments& a, const Common& common) {
     require_input(!a.measure || a.chip.empty(), "--measure measures this machine; leave out --chip");
-    PredictionOptions options;
-    options.shares = parse_shares(a.shares);
-    const PlanRequest request = request_of(a, common);
+    PlanRequest request = request_of(a, common);
     const std::size_t memory = memory_of(a, request.device);
     const Basis basis = basis_of(a, common);
-    const Plan plan = make_plan(request, basis.roofs);
-    const bool fits = plan.needed() <= memory;
+    require_input(a.growth == 0 || !basis.name.empty(),
+                  "--growth needs --chip or --measure, to say how long steps take");
+    if (a.recompute == "auto") request.recompute = least_recompute(request, memory);
+    const Timed t = timed(request, a, basis);
+    const bool fits = t.plan.needed() <= memory;
     const std::optional<Fit> other = fits ? std::nullopt : nearest_fit(request, memory);
+    const std::vector<Timed> growth = grown(request, a, basis);
     Json out{{"parameters", llama::parameter_count(request.config)},
-             {"memory", memory_json(plan)},
+             {"recompute", llama::name_of(request.recompute)},
+             {"memory", memory_json(t.plan)},
              {"available", memory},
              {"fits", fits}};
     if (other) out["fits_with"] = {{"flags", other->flags}, {"memory", memory_json(other->plan)}};
-    if (!basis.name.empty()) out["step"] = time_json(plan, predict(plan.work, options));
+    if (!basis.name.empty()) out["step"] = time_json(t);
+    if (!growth.empty()) out["growth"] = growth_json(growth);
     if (!prints_text(common)) return out;
-    print_memory(plan);
-    std::printf("%s\n", verdict(plan, memory, other).c_str());
-    if (!basis.name.empty()) print_time(plan, predict(plan.work, options), options, basis);
+    print_memory(t.plan, request.ranks);
+    if (a.recompute == "auto") std::printf("recompute: %s\n", llama::name_of(request.recompute));
+    std::printf("%s\n", verdict(t.plan, memory, other).c_str());
+    if (!basis.name.empty()) print_time(t, basis);
+    if (!growth.empty()) print_growth(growth);
     return out;
 }
 
@@ -193,7 +298,7 @@ void add_plan(CLI::App& app) {
     c->add_option("--micro-batch", a->micro_batch, "Rows a forward pass; 0: the batch");
     c->add_option("--seq", a->length, "Tokens of every row");
     c->add_option("--targets", a->targets, "Those of them that are learned, the last; 0: all but the first");
-    c->add_option("--recompute", a->recompute, "none, norm, mlp or block (alone), as uipe train --help says")
+    c->add_option("--recompute", a->recompute, "none, norm, mlp, block (alone) or auto, as uipe train --help says")
         ->expected(0, 1)
         ->default_str("block");
     c->add_option("--ranks", a->ranks, "Processes that share the run, each with memory of its own");
@@ -207,6 +312,11 @@ void add_plan(CLI::App& app) {
                 "Measure what this machine can do at most, and say what a step will take on it");
     c->add_option("--memory", a->memory, "What there is, such as 80G; without: the chip's, or what is free here");
     c->add_option("--shares", a->shares, "Shares of the chip's roofs that ops reach, such as matmul=0.7,attention=0.5");
+    c->add_option("--link", a->link,
+                  "Bytes a second between two ranks of a machine, such as 450G; without: the chip's");
+    c->add_option("--network", a->network, "The same of a machine to the others; without: what such machines have");
+    c->add_option("--ranks-a-machine", a->ranks_a_machine, "Ranks that --link joins");
+    c->add_option("--growth", a->growth, "Also say what 1, 2, 4, … up to so many ranks would do, rows a rank as here");
     c->footer(
         "Example: uipe plan --preset llama2-7b --dtype bf16 --method kl_min --micro-batch 4 --recompute --chip h200");
 }

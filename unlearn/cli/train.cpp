@@ -58,12 +58,15 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
     c.add_flag("--no-eval", a.no_eval, "Do not evaluate, even with --tofu");
     c.add_option("--zero", job.zero,
                  "Among several ranks, keep once: 1 the optimizer's state, 2 also gradients, 3 also weights");
+    c.add_flag("--fixed-order", job.fixed_order,
+               "Among more than two GPUs, add numbers in the order of ranks: the same bits at every --zero, a little "
+               "slower. Ranks on CPUs always do");
     c.add_option(
          "--recompute", a.recompute,
          "What the backward pass computes again to save memory; no bit of a result changes. Bytes kept a token and "
-         "layer, s "
-         "a number's (f32 4, bf16 2): none: (4C + 2(H+K)D + 3F)s + 4(H+2); norm, without this option: (2C + 2(H+K)D + "
-         "2F)s + 4(H+2); mlp: (2C + 2(H+K)D)s + 4(H+1); block, by the option alone: Cs")
+         "layer, s a number's (f32 4, bf16 2): none: (4C + 2(H+K)D + 3F)s + 4(H+2); norm, without this option: (2C + "
+         "2(H+K)D + 2F)s + 4(H+2); mlp: (2C + 2(H+K)D)s + 4(H+1); block, by the option alone: Cs. auto: the least that "
+         "fits")
         ->expected(0, 1)
         ->default_str("block");
     c.add_option("--memory", job.memory, "What the run may take, such as 80G; without: what is free");
@@ -112,7 +115,8 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     for (const double beta : {t.adamw.beta1, t.adamw.beta2})
         require_input(beta >= 0 && beta < 1, "--adam-beta1 and --adam-beta2 must be in [0, 1), not ", beta);
     t.schedule = nn::schedule_named(a.schedule);
-    a.job.recompute = llama::recompute_named(a.recompute);
+    a.job.recompute.reset();
+    if (a.recompute != "auto") a.job.recompute = llama::recompute_named(a.recompute);
     t.shuffle = !a.no_shuffle;
     t.seed = common.seed;
     a.job.dtype = common.type();
