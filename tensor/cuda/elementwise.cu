@@ -119,6 +119,13 @@ __global__ void extrapolate_kernel(Y* y, const U* u, const Z* z, double alpha, s
                                          alpha * static_cast<double>(dev::to_float(z[i]))));
 }
 
+/// In f64, for the few numbers that ranks add up.
+template <class X>
+__global__ void axpby_f64(double* y, double a, const X* x, double b, std::int64_t n) {
+    const std::int64_t i = index();
+    if (i < n) y[i] = a * static_cast<double>(x[i]) + (b == 0.0 ? 0.0 : b * y[i]);
+}
+
 }  // namespace
 
 void fill(const Tensor& y, double value) {
@@ -127,12 +134,21 @@ void fill(const Tensor& y, double value) {
 }
 
 void copy(const Tensor& y, const Tensor& x) {
+    if (y.dtype() == x.dtype()) return copy_within(y.raw(), x.raw(), y.nbytes());  // of any type
     with_float(y.dtype(), [&]<class Y>() {
         with_float(x.dtype(), [&]<class X>() { map(Copy{}, y.numel(), at<Y>(y), static_cast<const X*>(at<X>(x))); });
     });
 }
 
 void axpby(const Tensor& y, double a, const Tensor& x, double b) {
+    if (y.dtype() == DType::f64) {
+        const auto run = [&]<class X>(const X* from) {
+            launch(axpby_f64<X>, over(y.numel()), static_cast<double*>(y.raw()), a, from, b, y.numel());
+        };
+        if (x.dtype() == DType::f64) return run(static_cast<const double*>(x.raw()));
+        require(x.dtype() == DType::f32, "axpby: f64 sums take f64 or f32, not ", name_of(x.dtype()));
+        return run(static_cast<const float*>(x.raw()));
+    }
     with_float(y.dtype(), [&]<class Y>() {
         with_float(x.dtype(), [&]<class X>() {
             with_flag(b != 0.0, [&]<bool reads>() {

@@ -17,7 +17,7 @@ namespace {
 using tensor::DType;
 
 tensor::Comm& comm() {
-    static const std::unique_ptr<tensor::Comm> world = tensor::world(tensor::test::device());
+    static const std::unique_ptr<tensor::Comm> world = tensor::world(tensor::test::device(), true);
     return *world;
 }
 
