@@ -119,5 +119,80 @@ TEST(Extrapolate, TheUpdateNormIsTheDistance) {
     EXPECT_DOUBLE_EQ(n.initial, std::sqrt(34.0));  // 6 * 4 + 10
 }
 
+llama::Adapter adapter_of(std::int64_t rank, double alpha, std::uint64_t seed,
+                          const std::vector<std::string>& targets = {"q_proj", "down_proj"}) {
+    llama::Adapter out =
+        llama::fresh_adapter(llama::small_config(), {.rank = rank, .alpha = alpha, .targets = targets}, seed);
+    std::uint64_t stream = 100 * seed;
+    for (auto& [name, w] : out.weights)
+        if (name.ends_with("lora_B.weight")) w = test::normal(w.shape(), stream++, 0.3, DType::f32);
+    return out;
+}
+
+/// s B A of every target, in f64.
+std::map<std::string, std::vector<double>> products_of(const llama::Adapter& adapter) {
+    std::map<std::string, std::vector<double>> out;
+    for (const auto& [name, a] : adapter.weights) {
+        if (!name.ends_with("lora_A.weight")) continue;
+        const std::string matrix = name.substr(0, name.size() - std::string("lora_A.weight").size());
+        const Tensor b = adapter.weights.at(matrix + "lora_B.weight");
+        const Tensor product = Tensor::zeros({b.dim(0), a.dim(1)}, DType::f64);
+        tensor::matmul(product, b.to(DType::f64), false, a.to(DType::f64), false);
+        tensor::axpby(product, adapter.config.scale(), product.clone(), 0.0);
+        out[matrix] = test::doubles(product);
+    }
+    return out;
+}
+
+TEST(Extrapolate, OfAdaptersIsTheProducts) {
+    const llama::Adapter unlearned = adapter_of(3, 7, 1);
+    const auto of_unlearned = products_of(unlearned);
+    for (const bool from_adapter : {false, true}) {
+        const std::optional<llama::Adapter> initial =
+            from_adapter ? std::optional(adapter_of(2, 1, 2)) : std::optional<llama::Adapter>();
+        const auto of_initial = products_of(initial.value_or(llama::Adapter{{.rank = 1, .alpha = 1}, {}}));
+        for (const double alpha : {0.25, 1.0, 4.0, -0.5}) {
+            const llama::Adapter out = extrapolated(unlearned, initial, alpha);
+            EXPECT_EQ(out.config.rank, from_adapter ? 5 : 3);
+            for (const auto& [matrix, got] : products_of(out)) {
+                double largest = 0;
+                for (std::size_t i = 0; i < got.size(); ++i) {
+                    const double u = of_unlearned.at(matrix)[i];
+                    largest = std::max(largest, std::abs((1 + alpha) * u));
+                }
+                for (std::size_t i = 0; i < got.size(); ++i) {
+                    const double u = of_unlearned.at(matrix)[i];
+                    const double z = from_adapter ? of_initial.at(matrix)[i] : 0.0;
+                    // Each factor was rounded to f32 once, and there are five terms of about the largest product.
+                    EXPECT_NEAR(got[i], u + alpha * (u - z), 8 * 0x1p-24 * (largest + std::abs(alpha * z)));
+                }
+            }
+        }
+    }
+}
+
+TEST(Extrapolate, OfAdaptersEndsAtTheEnds) {
+    const llama::Adapter unlearned = adapter_of(3, 7, 1);
+    const llama::Adapter initial = adapter_of(2, 1, 2);
+    expect_same_bits(extrapolated(unlearned, initial, 0.0).weights, unlearned.weights);
+    expect_same_bits(extrapolated(unlearned, {}, 0.0).weights, unlearned.weights);
+    expect_same_bits(extrapolated(unlearned, initial, -1.0).weights, initial.weights);
+    EXPECT_TRUE(llama::is_zero(extrapolated(unlearned, {}, -1.0)));
+    const llama::Adapter other = adapter_of(2, 1, 2, {"q_proj"});
+    EXPECT_SAYS(llama::message_of([&] { extrapolated(unlearned, other, 1.0); }), "other targets");
+}
+
+TEST(Extrapolate, TheUpdateNormOfAdaptersIsThatOfTheMergedWeights) {
+    const llama::StateDict weights = weights_of(DType::f32, 1);
+    const llama::Adapter unlearned = adapter_of(3, 7, 1);
+    const llama::Adapter initial = adapter_of(2, 1, 2);
+    const UpdateNorm n = update_norm(weights, unlearned, initial);
+    const UpdateNorm m = update_norm(llama::merged(weights, unlearned), llama::merged(weights, initial));
+    EXPECT_NEAR(n.update, m.update, 1e-6 * m.update);
+    EXPECT_NEAR(n.initial, m.initial, 1e-6 * m.initial);
+    const UpdateNorm fresh = update_norm(weights, unlearned, {});
+    EXPECT_NEAR(fresh.update, update_norm(llama::merged(weights, unlearned), weights).update, 1e-6 * fresh.update);
+}
+
 }  // namespace
 }  // namespace uipe::unlearn
