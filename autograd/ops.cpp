@@ -261,17 +261,17 @@ Variable checkpoint(const std::function<Variable(const Variable&)>& f, const Var
         [again](const Tensor& dy, std::span<Sink> in) {
             // The ops of f add to what is there, as they would have done without checkpoint(): summed up by themselves
             // first, they would be rounded once more.
-            if (in[0].accumulate) again->x.node()->grad = in[0].grad;
+            if (in[0].accumulate)
+                again->x.node()->grad = in[0].grad;
+            else
+                again->x.set_grad_home([home = in[0].grad] { return home; });
             const std::shared_ptr<Node> made = again->value().node();
             again->y = Variable();  // what is left of `again` may live as long as the caller's variables
             backward(made, dy);
-            const Tensor dx = again->x.grad();
+            const bool reached = again->x.grad().defined();
             again->x.clear_grad();
-            if (in[0].accumulate) return;
-            if (dx.defined())
-                in[0].add(dx);
-            else
-                in[0].zeroed();
+            again->x.set_grad_home({});
+            if (!reached) in[0].zeroed();
         },
         [again] { return again->value().value(); });
 }

@@ -26,7 +26,7 @@ Variable Attention::operator()(const Variable& x, const Packing& packing) const 
     const auto turn = [&](const Variable& heads) {
         return autograd::rope(heads, packing.positions, head_dim_, rope_theta_);
     };
-    const Dropout& dropout = packing.dropout;
+    const DropoutAt& dropout = packing.dropout;
     return o_(heads(turn(q_(x, dropout)), turn(k_(x, dropout)), v_(x, dropout), packing), dropout);
 }
 

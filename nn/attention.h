@@ -13,7 +13,7 @@ struct Packing {
     // the batch, the last of which it owns.
     Tensor key_rows = {};  // i32 [S]
     Tensor cu_keys = {};   // i32 [B+1]
-    Dropout dropout = {};
+    DropoutAt dropout = {};
 };
 
 class Attention : public Module {

@@ -13,7 +13,7 @@ namespace uipe::nn {
 class Linear : public Module {
 public:
     explicit Linear(Tensor weight) : weight_(Variable::parameter(std::move(weight))) {}
-    Variable operator()(const Variable& x, const Dropout& dropout = {}) const {
+    Variable operator()(const Variable& x, const DropoutAt& dropout = {}) const {
         const Variable y = autograd::linear(x, weight_);
         return adapter_ ? autograd::add(y, (*adapter_)(x, dropout)) : y;
     }
@@ -77,14 +77,14 @@ class SwiGlu : public Module {
 public:
     /// gate, up: [F,C]; down: [C,F].
     SwiGlu(Tensor gate, Tensor up, Tensor down) : gate_(std::move(gate)), up_(std::move(up)), down_(std::move(down)) {}
-    Variable operator()(const Variable& x, const Dropout& dropout = {}) const {
+    Variable operator()(const Variable& x, const DropoutAt& dropout = {}) const {
         return down(inner(x, dropout), dropout);
     }
     /// Its two halves: [T,F] from x[T,C], and y[T,C] from that.
-    Variable inner(const Variable& x, const Dropout& dropout = {}) const {
+    Variable inner(const Variable& x, const DropoutAt& dropout = {}) const {
         return autograd::swiglu(gate_(x, dropout), up_(x, dropout));
     }
-    Variable down(const Variable& inner, const Dropout& dropout = {}) const { return down_(inner, dropout); }
+    Variable down(const Variable& inner, const DropoutAt& dropout = {}) const { return down_(inner, dropout); }
     void collect(const std::string& prefix, Parameters& out) const override {
         gate_.collect(prefix + "gate_proj.", out);
         up_.collect(prefix + "up_proj.", out);

@@ -9,7 +9,7 @@ Lora::Lora(Tensor a, Tensor b, double scale, double p, std::uint64_t stream)
       p_(p),
       stream_(stream) {}
 
-Variable Lora::operator()(const Variable& x, const Dropout& dropout) const {
+Variable Lora::operator()(const Variable& x, const DropoutAt& dropout) const {
     const Variable kept =
         dropout.places.defined() ? autograd::dropout(x, dropout.places, p_, dropout.seed, stream_) : x;
     return autograd::linear(autograd::scale(autograd::linear(kept, a_), scale_), b_);

@@ -7,7 +7,7 @@
 namespace uipe::nn {
 
 /// By what adapters drop elements of their inputs while they are trained. Without places nothing is dropped.
-struct Dropout {
+struct DropoutAt {
     std::uint64_t seed = 0;  // another one for every step
     Tensor places = {};      // i32 [T], as tensor::dropout takes them
 };
@@ -20,7 +20,7 @@ public:
     Lora(Tensor a, Tensor b, double scale, double p = 0.0, std::uint64_t stream = 0);
 
     /// y[T,N] from x[T,C].
-    Variable operator()(const Variable& x, const Dropout& dropout) const;
+    Variable operator()(const Variable& x, const DropoutAt& dropout) const;
 
     void collect(const std::string& prefix, Parameters& out) const override;
     void freeze() override;

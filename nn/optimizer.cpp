@@ -85,8 +85,7 @@ void AdamW::load_state(const Read& read, std::int64_t steps) {
     steps_ = steps;
 }
 
-Tensor grad_squares(const Parameters& parameters) {
-    const tensor::Device device = parameters.empty() ? tensor::Device{} : parameters.front().variable.value().device();
+Tensor grad_squares(const Parameters& parameters, tensor::Device device) {
     Tensor squares = Tensor::zeros({1}, tensor::DType::f64, device);
     for (const Parameter& p : parameters) {
         const Tensor grad = p.variable.grad();

@@ -50,8 +50,8 @@ private:
     std::int64_t steps_ = 0;
 };
 
-/// The sum of squares of all gradients, f64[1] on the parameters' device, in a fixed order.
-Tensor grad_squares(const Parameters& parameters);
+/// The sum of squares of all gradients, f64[1] on `device`, which is the parameters', in a fixed order.
+Tensor grad_squares(const Parameters& parameters, tensor::Device device);
 
 enum class Schedule { constant, linear, cosine };
 /// "constant", "linear" or "cosine"; InputError lists them.

@@ -140,15 +140,14 @@ void Zero::before_backward(std::size_t unit) {
 }
 
 void Zero::after_backward(std::size_t unit) {
-    if (--units_[unit].passes > 0) return;  // another forward pass of this micro-batch has its backward pass before it
-    reduce(unit);
+    // Another forward pass of this micro-batch may have its backward pass to come, and more gradients.
+    if (--units_[unit].passes <= 0) reduce(unit);
     release(unit);
 }
 
-void Zero::gather_all() {
-    keep_ = true;
-    for (std::size_t u = 0; u < units_.size(); ++u) fetch(u);
-    for (std::size_t u = 0; u < units_.size(); ++u) arrive(u);
+void Zero::gather_all(bool keep) {
+    keep_ = keep;
+    visit([](std::size_t) {});
 }
 
 void Zero::release_all() {
@@ -218,9 +217,13 @@ void Zero::finish_reduction() {
     reducing_.reset();
 }
 
+void Zero::begin_micro_batch(bool last) {
+    last_ = last;
+    for (Unit& unit : units_) unit.passes = 0;  // of passes that had no backward pass
+}
+
 void Zero::end_micro_batch() {
     for (std::size_t u = units_.size(); u-- > 0;) {
-        units_[u].passes = 0;
         reduce(u);  // those that no mark on the way back stood for
         release(u);
     }
@@ -238,7 +241,7 @@ Tensor Zero::reduced_squares() {
                 slice.set_grad(unit.own_grads.rows(own[i].at, own[i].at + own[i].size()).view(slice.value().shape()));
             }
         }
-        return sum_over_ranks(grad_squares(slices_));
+        return sum_over_ranks(grad_squares(slices_, device));
     }
     Tensor squares = Tensor::zeros({1}, tensor::DType::f64, device);
     for (int q = 0; q < comm_.size(); ++q) {  // what rank q adds up at the other stages, then the ranks in their order

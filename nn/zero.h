@@ -2,7 +2,7 @@
 // keeps. Weights are laid out by units (nn/module.h), each one flat stretch of which rank r owns the r-th of N equal
 // parts:
 //
-//   stage  weights  gradients  optimizer  | moved a step, in weights of the model (Ψ)
+//   stage  weights  gradients  optimizer  | moved a step of one micro-batch, in weights of the model (Ψ)
 //     0     whole     whole      whole    | 2Ψ: gradients summed on all ranks
 //     1     whole     whole      1/N      | 2Ψ: gradients summed on their owner, weights gathered
 //     2     whole     1/N        1/N      | 2Ψ
@@ -36,7 +36,7 @@ public:
     const Parameters& slices() const { return slices_; }
 
     /// Around the passes of each micro-batch; `last` of the step.
-    void begin_micro_batch(bool last) { last_ = last; }
+    void begin_micro_batch(bool last);
     void end_micro_batch();
     /// After the last one: the gradients of slices() are there, summed over the ranks. Returns the sum of squares of
     /// the whole gradient, f64[1].
@@ -46,8 +46,9 @@ public:
     /// After the optimizer has updated the slices.
     void updated();
 
-    /// Between them every weight is there whole, for reading outside of a training pass. All ranks.
-    void gather_all();
+    /// Between them every weight is there whole, for reading outside of a training pass, on the ranks that keep them;
+    /// the others only give. All ranks.
+    void gather_all(bool keep = true);
     void release_all();
     /// Calls see(u) for each unit in turn, whose weights are there whole meanwhile. All ranks.
     void visit(const std::function<void(std::size_t unit)>& see);

@@ -85,7 +85,7 @@ void check_attention(const char* op, const Tensor& q, const Tensor& k, const Ten
 }
 
 void check_head(const char* op, const Tensor& hidden, const Tensor& w) {
-    check(is_float(hidden) && hidden.rank() == 2 && w.rank() == 2 && w.dtype() == hidden.dtype() &&
+    check(is_float(hidden) && is_float(w) && hidden.rank() == 2 && w.rank() == 2 && w.dtype() == hidden.dtype() &&
               w.dim(1) == hidden.dim(1) && w.dim(0) > 0,
           op, "hidden[T,C], w[V,C] of one type", {&hidden, &w});
 }
@@ -231,9 +231,10 @@ void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_s
 }
 
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, bool accumulate) {
-    const bool ok = is_float(a) && a.rank() == 2 && b.rank() == 2 && y.rank() == 2 && a.dtype() == b.dtype() &&
-                    (y.dtype() == a.dtype() || is_acc(y, a)) && y.dim(0) == a.dim(transpose_a ? 1 : 0) &&
-                    y.dim(1) == b.dim(transpose_b ? 0 : 1) && a.dim(transpose_a ? 0 : 1) == b.dim(transpose_b ? 1 : 0);
+    const bool ok = is_float(a) && is_float(b) && is_float(y) && a.rank() == 2 && b.rank() == 2 && y.rank() == 2 &&
+                    a.dtype() == b.dtype() && (y.dtype() == a.dtype() || is_acc(y, a)) &&
+                    y.dim(0) == a.dim(transpose_a ? 1 : 0) && y.dim(1) == b.dim(transpose_b ? 0 : 1) &&
+                    a.dim(transpose_a ? 0 : 1) == b.dim(transpose_b ? 1 : 0);
     check(ok, "matmul", transpose_a ? "y[M,N] = a[K,M]^T b" : "y[M,N] = a[M,K] b", {&y, &a, &b});
     TIMED(matmul, y, products(1.0, y.dim(0), a.dim(transpose_a ? 0 : 1), y.dim(1), bytes({&y, &a, &b})));
     DISPATCH(y, matmul(y, a, transpose_a, b, transpose_b, accumulate));
@@ -258,8 +259,8 @@ void embedding_backward(const Tensor& dtable, const Tensor& dy, const Tensor& to
 }
 
 void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w, double eps) {
-    check(is_float(x) && x.rank() == 2 && alike(y, x) && w.dtype() == x.dtype() && w.shape() == Shape{x.dim(1)} &&
-              is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
+    check(is_float(x) && is_float(w) && x.rank() == 2 && alike(y, x) && w.dtype() == x.dtype() &&
+              w.shape() == Shape{x.dim(1)} && is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
           "rmsnorm", "y and x[T,C], w[C], rstd[T]", {&y, &rstd, &x, &w});
     TIMED(norm, y, bytes({&y, &x}));
     DISPATCH(y, rmsnorm(y, rstd, x, w, eps));
@@ -267,8 +268,9 @@ void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor&
 
 void add_rmsnorm(const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& r,
                  const Tensor& w, double eps) {
-    check(is_float(x) && x.rank() == 2 && alike(h, x) && alike(y, x) && alike(r, x) && w.dtype() == x.dtype() &&
-              w.shape() == Shape{x.dim(1)} && is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
+    check(is_float(x) && is_float(w) && x.rank() == 2 && alike(h, x) && alike(y, x) && alike(r, x) &&
+              w.dtype() == x.dtype() && w.shape() == Shape{x.dim(1)} && is_acc(rstd, x) &&
+              rstd.shape() == Shape{x.dim(0)},
           "add_rmsnorm", "h, y, x and r[T,C], w[C], rstd[T]", {&h, &y, &rstd, &x, &r, &w});
     TIMED(norm, y, bytes({&h, &y, &x, &r}));
     DISPATCH(y, add_rmsnorm(h, y, rstd, x, r, w, eps));
@@ -276,9 +278,10 @@ void add_rmsnorm(const Tensor& h, const Tensor& y, const Tensor& rstd, const Ten
 
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                       const Tensor& rstd, bool accumulate_dx) {
-    check(is_float(x) && x.rank() == 2 && alike(dy, x) && (!dx.defined() || alike(dx, x)) && w.dtype() == x.dtype() &&
-              w.shape() == Shape{x.dim(1)} && (!dw.defined() || (is_acc(dw, x) && dw.shape() == w.shape())) &&
-              is_acc(rstd, x) && rstd.shape() == Shape{x.dim(0)},
+    check(is_float(x) && is_float(w) && x.rank() == 2 && alike(dy, x) && (!dx.defined() || alike(dx, x)) &&
+              w.dtype() == x.dtype() && w.shape() == Shape{x.dim(1)} &&
+              (!dw.defined() || (is_acc(dw, x) && dw.shape() == w.shape())) && is_acc(rstd, x) &&
+              rstd.shape() == Shape{x.dim(0)},
           "rmsnorm_backward", "dx, dy and x[T,C], w and dw[C], rstd[T]", {&dx, &dw, &dy, &x, &w, &rstd});
     TIMED(norm, x, bytes({&dx, &dy, &x}));
     DISPATCH(x, rmsnorm_backward(dx, dw, dy, x, w, rstd, accumulate_dx));

@@ -14,12 +14,17 @@
 namespace uipe::tensor {
 namespace {
 
+constexpr const char* released =
+    "a tensor without elements is read: it was made by its shape alone, or its weight is with other ranks now (ZeRO "
+    "stage 3)";
+
 /// Copies between any two devices.
 void move_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
     if (bytes == 0) return;
     const profile::Timer timer(Family::copies, from_device.kind == Device::Kind::cuda ? from_device : to_device, [&] {
         return Work{0.0, static_cast<double>(bytes)};
     });
+    require(from != nullptr || bytes == 0, released);
     if (to_device.kind == Device::Kind::meta) return;
     if (from_device.kind == Device::Kind::meta) {
         std::memset(to, 0, bytes);
@@ -159,6 +164,7 @@ Tensor Tensor::view(Shape shape) const {
 Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {
     require(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0), "rows ", begin, " to ", end, " of ",
             to_string(shape_));
+    require(defined() || numel_ == 0, released);
     Tensor t = *this;
     const std::int64_t row = dim(0) == 0 ? 0 : numel_ / dim(0);
     t.shape_[0] = end - begin;

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "llama/config.h"
+#include "tensor/comm/nccl/nccl_comm.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -28,7 +29,7 @@ llama::StateDict planned_weights(const PlanRequest& request, tensor::Device devi
 llama::Adapter planned_adapter(const PlanRequest& request, tensor::Device device) {
     llama::Adapter out{request.lora, {}};
     for (const auto& [name, shape] : llama::expected_adapter(request.config, request.lora))
-        out.weights[name] = Tensor::shaped(shape, request.dtype, device);
+        out.weights[name] = Tensor::uncounted(shape, request.dtype, device);
     return out;
 }
 
@@ -39,9 +40,10 @@ std::size_t bytes_of(const llama::StateDict& weights) {
 }
 
 /// What a process takes beside its tensors. CPU: the program, its libraries and their scratch memory, 100 MB, and 3 per
-/// cent between blocks of memory. GPU: CUDA's context and the products' workspace, 600 MB, and as much between blocks.
-std::size_t outside(std::size_t peak, tensor::Device device) {
-    const double fixed = device.kind == tensor::Device::Kind::cpu ? 1e8 : 6e8;
+/// cent between blocks of memory. GPU: CUDA's context and the products' workspace, 600 MB, as much between blocks, and
+/// among ranks NCCL's channels, 400 MB.
+std::size_t outside(std::size_t peak, tensor::Device device, int ranks) {
+    const double fixed = device.kind == tensor::Device::Kind::cpu ? 1e8 : ranks > 1 ? 1e9 : 6e8;
     return static_cast<std::size_t>(fixed + 0.03 * static_cast<double>(peak));
 }
 
@@ -96,7 +98,12 @@ namespace {
 /// Rank 0 of several that are not there: nothing is moved, all is counted.
 class PlannedRanks final : public tensor::Comm {
 public:
-    explicit PlannedRanks(int size) : size_(size) {}
+    PlannedRanks(int size, bool staging, tensor::Device device) : size_(size) {
+        const MemoryScope scope(MemoryClass::workspace);
+        if (staging)
+            staging_ = Tensor::empty({static_cast<std::int64_t>(tensor::nccl_staging / sizeof(float))},
+                                     tensor::DType::f32, device);
+    }
     int rank() const override { return 0; }
     int size() const override { return size_; }
     void wait(tensor::Ticket ticket) override {
@@ -115,6 +122,7 @@ private:
         held_.emplace_back(ticket, call);
     }
     int size_;
+    Tensor staging_;
     std::deque<std::pair<tensor::Ticket, Call>> held_;  // as ranks hold what they exchange
 };
 
@@ -158,7 +166,8 @@ Plan make_plan(const PlanRequest& request, const tensor::Roofs& roofs) {
     {
         const PlannedModels models(request, device);
         plan.mapped = models.mapped;
-        PlannedRanks ranks(request.ranks);
+        const bool on_gpus = request.device.kind == tensor::Device::Kind::cuda;
+        PlannedRanks ranks(request.ranks, on_gpus && request.fixed_order && request.ranks > 2, device);
         Trainer trainer(*models.model, models.reference.get(), *request.objective, request.data, request.trainer,
                         {&ranks, request.zero, request.dtype, device});
         for (const auto& [step, rank] : largest_steps(trainer, request.config)) {
@@ -176,7 +185,7 @@ Plan make_plan(const PlanRequest& request, const tensor::Roofs& roofs) {
         }
         plan.memory = tensor::memory_stats(device);
     }
-    plan.outside = outside(plan.memory.peak, request.device);
+    plan.outside = outside(plan.memory.peak, request.device, request.ranks);
     return plan;
 }
 

@@ -21,6 +21,7 @@ struct PlanRequest {
     llama::LoraConfig lora;  // rank 0: all weights are trained
     int ranks = 1;
     int zero = 0;
+    bool fixed_order = false;
     TrainerOptions trainer;
     TrainData data;
 };

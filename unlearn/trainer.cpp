@@ -62,16 +62,25 @@ Trainer::Trainer(llama::Llama& model, llama::Llama* reference, const Objective& 
     }
     if (objective.reference_rows) {  // the model has not moved yet
         const tensor::Range range("reference rows");
+        const autograd::NoGrad guard;
         const llama::Llama& initial = reference != nullptr ? *reference : model;
         std::optional<nn::Zero>& zero = reference_zero_ ? reference_zero_ : zero_;
         if (zero) zero->before_forward(initial.head_unit());
         reference_logp_ = row_logprobs(initial);
         if (zero) zero->release_all();
     }
-    if (reference_ == nullptr) reference_zero_.reset();
+    if (reference_ == nullptr) {
+        if (reference != nullptr) reference->observe(nullptr);
+        reference_zero_.reset();
+    }
     fingerprint_ = fingerprint();
     parameters_ = zero_ ? zero_->slices() : model.trainable();
     optimizer_.emplace(parameters_, options.adamw);
+}
+
+Trainer::~Trainer() {
+    model_.observe(nullptr);
+    if (reference_ != nullptr) reference_->observe(nullptr);
 }
 
 std::vector<double> Trainer::row_logprobs(const llama::Llama& reference) const {
@@ -219,7 +228,7 @@ void Trainer::launch_step(bool stop) {
     model_.set_dropout_seed(dropout_seed(options_.seed, index));
     const std::vector<Tensor> losses = backward(all, begin, end, epoch);
     const tensor::Range range("optimizer");
-    const Tensor squares = zero_ ? zero_->reduced_squares() : nn::grad_squares(parameters_);
+    const Tensor squares = zero_ ? zero_->reduced_squares() : nn::grad_squares(parameters_, model_.device());
     if (zero_) {
         const Tensor own = Tensor::from(std::vector<double>{0.0, stop ? 1.0 : 0.0}).to(ranks_.device);
         for (const Tensor& loss : losses) tensor::axpby(own.rows(0, 1), 1.0, loss, 1.0);
@@ -281,8 +290,8 @@ std::function<Tensor(const std::string&)> Trainer::masters() {
     return [masters = optimizer_->masters()](const std::string& name) { return masters.at(name); };
 }
 
-void Trainer::gather_model() {
-    if (zero_) zero_->gather_all();
+void Trainer::gather_model(bool keep) {
+    if (zero_) zero_->gather_all(keep);
 }
 
 void Trainer::release_model() {
@@ -346,6 +355,8 @@ void Trainer::load(const Checkpoint& saved) {
         same = std::abs(logp[i] - reference_logp_[i]) <= 1e-2 * std::max(1.0, std::abs(logp[i]));
     require_input(same, folder.string(),
                   ": was saved with other data or another starting model; resume with the same files");
+    gather_model(false);  // what is still sent of the weights must not change
+    release_model();
     const llama::StateDict own = optimizer_->state();
     saved.require_holds(own);
     optimizer_->load_state([&saved](const std::string& name, const Tensor& like) { return saved.read(name, like); },

@@ -77,6 +77,10 @@ public:
     Trainer(llama::Llama& model, llama::Llama* reference, const Objective& objective, TrainData data,
             const TrainerOptions& options, const Distribution& ranks = {});
 
+    ~Trainer();
+    Trainer(const Trainer&) = delete;
+    Trainer& operator=(const Trainer&) = delete;
+
     std::int64_t steps_per_epoch() const { return steps_per_epoch_; }
     std::int64_t total_steps() const { return steps_per_epoch_ * options_.epochs; }
     /// Steps that have been finished, and launched.
@@ -102,8 +106,8 @@ public:
 
     /// Gives, by its name, a weight to full precision. All ranks ask for the same names in the same order.
     std::function<Tensor(const std::string& name)> masters();
-    /// Between them the whole model can be read, for an evaluation. All ranks.
-    void gather_model();
+    /// Between them the whole model can be read, for an evaluation, on the ranks that keep it. All ranks.
+    void gather_model(bool keep = true);
     void release_model();
 
     /// What this rank keeps of the optimizer.

@@ -239,6 +239,7 @@ private:
                             .lora = job_.lora,
                             .ranks = comm_->size(),
                             .zero = job_.zero,
+                            .fixed_order = job_.fixed_order,
                             .trainer = job_.trainer,
                             .data = data};
         if (!start_.adapter.empty()) request.lora = llama::read_lora_config(start_.adapter);
@@ -319,7 +320,7 @@ private:
         const bool saves = n > 0 && (job_.save_all || (last && job_.objective->unlearns));
         if (!evaluates && !saves) return;
         std::optional<eval::EvalLog> log;
-        if (evaluates) trainer_->gather_model();
+        if (evaluates) trainer_->gather_model(main());
         if (evaluates && main()) {
             log = evaluation_->run(*start_.model, start_.tokenizer, cat(job_.out.string(), " evaluation ", n));
             const eval::Scores scores = evaluation_->score(*log);

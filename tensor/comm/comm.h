@@ -57,7 +57,8 @@ public:
     Ticket broadcast(const Tensor& x, int root);
 
     /// What is computed from here on finds the call done, and every call before it. On the CPU this waits; on a device
-    /// its queue does, and the host does not. Throws what went wrong in a call.
+    /// its queue does, and the host does not. Throws what went
+    /// wrong in a call, on a device perhaps when its queue is next waited for.
     virtual void wait(Ticket ticket) = 0;
 
     /// Waits until every rank is here, and has done its queued calls.

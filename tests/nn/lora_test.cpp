@@ -90,7 +90,7 @@ TEST(Lora, DropsOnlyWhereRowsHaveAPlace) {
     const Linear layer = adapted(DType::f64, 0.5);
     const Variable x(normal({T, C}, 1));
     EXPECT_TRUE(same_bits(layer(x).value(), adapted(DType::f64)(x).value()));
-    const Dropout dropout{3, ints({0, 1, 2, 3, 4, 5})};
+    const DropoutAt dropout{3, ints({0, 1, 2, 3, 4, 5})};
     const Tensor kept = autograd::dropout(x, dropout.places, 0.5, dropout.seed, 9).value();
     const Tensor want = product(product(kept, false, normal({r, C}, 3), true), false, normal({N, r}, 4), true);
     tensor::axpby(want, 1.0, autograd::linear(x, layer.weight()).value(), 1.0 / scale);  // scaled twice above

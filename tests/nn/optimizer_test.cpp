@@ -220,10 +220,10 @@ TEST(AdamW, ARefusedStateChangesNothing) {
 TEST(Clipping, GradSquares) {
     const Parameters p = {parameter("a", normal({2}, 1)), parameter("b", normal({1, 2}, 2, 1.0, DType::bf16)),
                           parameter("no gradient", normal({3}, 3))};
-    EXPECT_EQ(grad_squares(p).item(), 0.0);
+    EXPECT_EQ(grad_squares(p, {}).item(), 0.0);
     set_gradient(p[0], Tensor::from(std::vector<double>{1.0, -2.0}));
     set_gradient(p[1], Tensor::from(std::vector<double>{2.0, 4.0}, {1, 2}));
-    EXPECT_DOUBLE_EQ(grad_squares(p).item(), 25.0);
+    EXPECT_DOUBLE_EQ(grad_squares(p, {}).item(), 25.0);
 }
 
 TEST(Clipping, TheWholeGradientIsBroughtDownToTheNorm) {
@@ -231,7 +231,7 @@ TEST(Clipping, TheWholeGradientIsBroughtDownToTheNorm) {
     AdamW optimizer(p, {.beta1 = 0.0, .beta2 = 0.0, .eps = 1.0});  // m is the gradient as it was used
     set_gradient(p[0], Tensor::from(std::vector<double>{3.0}));
     set_gradient(p[1], Tensor::from(std::vector<double>{4.0}));
-    optimizer.step(0.0, grad_squares(p), 2.0);
+    optimizer.step(0.0, grad_squares(p, {}), 2.0);
     EXPECT_DOUBLE_EQ(optimizer.state().at("m.a").item(), 6.0 / (5.0 + 1e-6));
     EXPECT_DOUBLE_EQ(optimizer.state().at("m.b").item(), 8.0 / (5.0 + 1e-6));
 }

@@ -79,8 +79,9 @@ std::atomic<bool> exists{false};  // one MpiComm: two threads would be in MPI at
 class MpiComm final : public Comm {
 public:
     explicit MpiComm(const MpiLimits& limits) {
-        require(!exists.exchange(true), "ranks can be joined once at a time");
+        require(!exists, "ranks can be joined once at a time");
         all_ = std::make_shared<All>(limits);
+        exists = true;
         // Sums wait for memory, which a few threads use up; the others are the main thread's.
         const int threads = std::min(4, num_threads());
         thread_ = std::thread([all = all_, threads] {

@@ -8,6 +8,7 @@
 #include <deque>
 #include <exception>
 
+#include "tensor/allocator.h"
 #include "tensor/comm/nccl/nccl.h"
 #include "tensor/cuda/add_ranks.h"
 
@@ -46,13 +47,17 @@ public:
         const std::string root = host_->gather(std::string(id.bytes, sizeof(id.bytes))).front();
         std::memcpy(id.bytes, root.data(), sizeof(id.bytes));
         check(nccl().comm_init_rank(&comm_, size(), id, rank()), "ncclCommInitRank");
+        if (fixed_order && size() > 2) take_staging();
     }
 
     ~NcclComm() override {
         // Other ranks may never come to the calls that are queued when this one fails; the process ends then.
         if (std::uncaught_exceptions() > 0) return;
-        side_.synchronize();
-        (void)nccl().comm_destroy(comm_);
+        try {
+            side_.synchronize();
+            (void)nccl().comm_destroy(comm_);
+        } catch (const Error&) {  // of the device, of which the next call speaks
+        }
     }
 
     int rank() const override { return host_->rank(); }
@@ -86,10 +91,14 @@ private:
     void start(Ticket ticket, const Call& call) override {
         require(call.x.device().kind == Device::Kind::cuda, "ranks joined by NCCL exchange tensors of a GPU, not of ",
                 name_of(call.x.device()));
-        if (in_order(call) && !staging_.defined())
-            staging_ =
-                Tensor::empty({static_cast<std::int64_t>(staging_bytes_ / sizeof(float))}, DType::f32, call.x.device());
+        if (in_order(call) && !staging_.defined()) take_staging();
         held_.push_back({ticket, side_.run([this, call] { run(call); }), call});
+    }
+
+    void take_staging() {
+        const MemoryScope scope(MemoryClass::workspace);
+        staging_ = Tensor::empty({static_cast<std::int64_t>(staging_bytes_ / sizeof(float))}, DType::f32,
+                                 {Device::Kind::cuda});
     }
 
     /// Whether a sum is ours to take: of two numbers there is one sum, in any order. Sums of f64 are NCCL's.
