@@ -115,7 +115,7 @@ void Llama::each_linear(const EachMatrix& f) {
     }
 }
 
-void Llama::set_adapter(const Adapter& adapter) {
+void Llama::set_adapter(const Adapter& adapter, tensor::DType dtype, tensor::Device device) {
     const auto expected = expected_adapter(config_, adapter.config);
     require(adapter.weights.size() == expected.size(), "an adapter of ", adapter.weights.size(),
             " matrices for a model that asks for ", expected.size());
@@ -123,7 +123,7 @@ void Llama::set_adapter(const Adapter& adapter) {
         const auto found = adapter.weights.find(name);
         require(found != adapter.weights.end() && found->second.shape() == expected.at(name), "the adapter lacks ",
                 name, " of shape ", tensor::to_string(expected.at(name)));
-        const tensor::Tensor w = found->second.to(dtype()).to(device());
+        const tensor::Tensor w = found->second.to(dtype).to(device);
         return w.raw() == found->second.raw() ? w.clone() : w;
     };
     freeze();
@@ -154,7 +154,8 @@ Llama Llama::reference() const {
         out.lora_.reset();
     } else {
         now.config.dropout = 0;
-        out.set_adapter(now);
+        const tensor::Tensor& own = now.weights.begin()->second;
+        out.set_adapter(now, own.dtype(), own.device());
         out.freeze();
     }
     return out;

@@ -48,9 +48,10 @@ public:
     void collect(const std::string& prefix, nn::Parameters& out) const override;
     void freeze() override;
 
-    /// Freezes the weights, and takes a private copy of an adapter, to be trained in their stead. Error unless it is
-    /// one for this model.
-    void set_adapter(const Adapter& adapter);
+    /// Freezes the weights, and takes a private copy of an adapter, to be trained in their stead, in the type and place
+    /// of the weights or of those that they will have. Error unless it is one for this model.
+    void set_adapter(const Adapter& adapter, tensor::DType dtype, tensor::Device device);
+    void set_adapter(const Adapter& adapter) { set_adapter(adapter, dtype(), device()); }
     /// What kind of adapter there is; nothing without one.
     const std::optional<LoraConfig>& lora() const { return lora_; }
     /// The adapter, its matrices sharing storage. Error without one.

@@ -60,6 +60,11 @@ std::string hex(std::uint64_t value) {
     return text;
 }
 
+std::string checksum_of(const Json& state) {
+    const std::string text = state.dump();
+    return hex(checksum(text.data(), text.size()));
+}
+
 /// Name, size and checksum of a file.
 Json described(const fs::path& file) {
     const MappedFile map(file);
@@ -119,6 +124,7 @@ void write_checkpoint(const fs::path& folder, const llama::StateDict& tensors, c
             Json whole = state;
             whole["files"] = Json::array();
             for (const std::string& file : files) whole["files"].push_back(parse_json(file, "checkpoint"));
+            whole["checksum"] = checksum_of(whole);
             write_json(temporary / "state.json", whole);
         });
         return std::string();
@@ -136,6 +142,11 @@ Checkpoint::Checkpoint(const fs::path& folder, tensor::Comm* comm) : folder_(fol
         const std::string where = (folder / "state.json").string();
         require_input(state_.is_object() && state_.contains("files") && state_["files"].is_array(), where,
                       ": needs the list \"files\"");
+        const Json written = state_.contains("checksum") ? state_["checksum"] : Json();
+        state_.erase("checksum");
+        require_input(written == checksum_of(state_), where,
+                      ": is damaged, its checksum is not the one it was written with; take an older checkpoint, or "
+                      "start the run again");
         for (std::size_t i = rank; i < state_["files"].size(); i += ranks) verify(folder, state_["files"][i]);
         return std::string();
     });

@@ -118,7 +118,7 @@ public:
 
 private:
     void start(tensor::Ticket ticket, const Call& call) override {
-        ++calls;
+        calls += call.kind == Kind::all_reduce ? 2 : 1;  // it is a sum to shares, and a gathering
         held_.emplace_back(ticket, call);
     }
     int size_;
@@ -134,12 +134,14 @@ struct PlannedModels {
     PlannedModels(const PlanRequest& r, tensor::Device device) {
         const bool lora = r.lora.rank > 0;
         const bool shared = r.ranks > 1;
-        // Ranks lay out what they train anew, from files; what lies below an adapter is read where it is.
-        const llama::StateDict weights =
-            planned_weights(r, device, MemoryClass::weights, (shared && !lora) || (lora && r.maps_weights));
+        // Ranks lay out anew, from files, what they train and, at stage 3, what lies below an adapter too, which else
+        // is read where it is or brought to the device.
+        const bool laid_out = shared && (!lora || r.zero == 3);
+        const bool in_files = lora && r.maps_weights && !laid_out;
+        const llama::StateDict weights = planned_weights(r, device, MemoryClass::weights, laid_out || in_files);
         model = std::make_unique<llama::Llama>(r.config, weights);
         model->set_recompute(r.recompute);
-        if (lora && r.maps_weights) mapped += bytes_of(weights);
+        if (in_files) mapped += bytes_of(weights);
         if (lora) {
             const MemoryScope scope(MemoryClass::weights);
             model->set_adapter(planned_adapter(r, device));
@@ -249,7 +251,7 @@ struct Settings {
 };
 
 /// `now`, and what changes no result but memory and time; then the same in bf16, and with an adapter alone trained.
-std::vector<Settings> settings_to_try(const Settings& now, int ranks) {
+std::vector<Settings> settings_to_try(const Settings& now, int ranks, bool may_adapt) {
     std::vector<Settings> out;
     const auto add = [&](Settings s) {
         for (s.zero = now.zero; s.zero <= (ranks > 1 ? 3 : now.zero); ++s.zero)
@@ -265,7 +267,7 @@ std::vector<Settings> settings_to_try(const Settings& now, int ranks) {
         s.dtype = tensor::DType::bf16;
         add(s);
     }
-    if (s.lora_rank == 0) {
+    if (s.lora_rank == 0 && may_adapt) {
         s.lora_rank = 4;
         add(s);
     }
@@ -281,7 +283,7 @@ std::optional<Fit> nearest_fit(const PlanRequest& request, std::size_t memory) {
         s.apply(changed);
         return Fit{s.flags(now), make_plan(changed)};
     };
-    for (Settings s : settings_to_try(now, request.ranks)) {
+    for (Settings s : settings_to_try(now, request.ranks, request.may_adapt)) {
         Settings least = s;
         least.micro_batch = 1;
         if (planned(least).plan.needed() > memory) continue;
@@ -318,11 +320,7 @@ std::string size_text(double bytes) {
     if (bytes >= 1e12)
         std::snprintf(text, sizeof text, "%.2f TB", bytes * 1e-12);
     else if (bytes >= 1e9)
-        std::snprintf(text, sizeof text,
-                      bytes >= 1e11   ? "%.0f GB"
-                      : bytes >= 1e10 ? "%.1f GB"
-                                      : "%.2f GB",
-                      bytes * 1e-9);
+        std::snprintf(text, sizeof text, bytes >= 1e10 ? "%.1f GB" : "%.2f GB", bytes * 1e-9);
     else
         std::snprintf(text, sizeof text, bytes >= 1e7 ? "%.0f MB" : "%.2f MB", bytes * 1e-6);
     return text;
@@ -348,7 +346,7 @@ std::string parts_text(const Plan& plan) {
     std::vector<std::pair<std::size_t, std::string>> parts;
     for (std::size_t i = 0; i < tensor::num_memory_classes; ++i)
         parts.emplace_back(plan.memory.at_peak[i], tensor::name_of(static_cast<MemoryClass>(i)));
-    parts.emplace_back(plan.mapped, "reference in its files");
+    parts.emplace_back(plan.mapped, "read from files");
     std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
     std::string text;
     for (const auto& [bytes, name] : parts)

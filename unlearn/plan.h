@@ -19,6 +19,7 @@ struct PlanRequest {
     bool maps_weights = false;  // weights that are not trained stay in their files
     llama::Recompute recompute = llama::Recompute::norm;
     llama::LoraConfig lora;  // rank 0: all weights are trained
+    bool may_adapt = true;   // an adapter can be trained instead
     int ranks = 1;
     int zero = 0;
     bool fixed_order = false;

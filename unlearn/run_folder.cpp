@@ -62,6 +62,14 @@ std::shared_ptr<void> lock_folder(const fs::path& folder) {
     return lock;
 }
 
+/// Removes a folder, which first stops being what its name says, for removal takes time.
+void drop(const fs::path& folder) {
+    fs::path gone = folder;
+    gone += ".tmp-old";
+    fs::rename(folder, gone);
+    fs::remove_all(gone);
+}
+
 }  // namespace
 
 void require_free(const fs::path& path, bool overwrite, const std::string& mark) {
@@ -83,7 +91,7 @@ RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume,
             there.is_object() && comparable(there) == comparable(config), path_.string(),
             ": cannot resume with other settings: ",
             there.is_object() ? difference(comparable(there), comparable(config)) : "config.json is no object");
-        for (const char* key : {"threads", "ranks"})
+        for (const char* key : {"threads", "ranks", "zero"})
             if (there.contains(key) && config.contains(key) && there[key] != config[key])
                 say(cat("note: begun with ", there[key].dump(), " ", key, ", going on with ", config[key].dump(),
                         "; sums may round otherwise"));
@@ -103,14 +111,15 @@ RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume,
 
 void RunFolder::drop_checkpoints(std::int64_t keep) const {
     if (!main_) return;
-    auto found = checkpoints_in(checkpoints());
-    for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) {
-        fs::path gone = found[i].second;  // first it stops being one, for removal takes time
-        gone += ".tmp-old";
-        fs::rename(found[i].second, gone);
-        fs::remove_all(gone);
-    }
+    const auto found = checkpoints_in(checkpoints());
+    for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) drop(found[i].second);
     if (keep == 0) fs::remove_all(checkpoints());
+}
+
+void RunFolder::drop_checkpoints_after(std::int64_t step) const {
+    if (!main_) return;
+    for (const auto& [at, folder] : checkpoints_in(checkpoints()))
+        if (at > step) drop(folder);
 }
 
 void RunFolder::rewind_metrics(std::int64_t step) const {

@@ -27,6 +27,8 @@ public:
 
     /// Removes all checkpoints but the last `keep`.
     void drop_checkpoints(std::int64_t keep) const;
+    /// Removes those of later steps.
+    void drop_checkpoints_after(std::int64_t step) const;
     /// Drops the lines of metrics.jsonl after `step`: those a resumed run will write again.
     void rewind_metrics(std::int64_t step) const;
     /// Appends a step to metrics.jsonl.

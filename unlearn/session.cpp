@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "llama/keys.h"
 #include "llama/weights.h"
 #include "tensor/allocator.h"
 #include "tensor/ops.h"
@@ -38,11 +39,17 @@ fs::path base_of(const fs::path& folder, const fs::path& base) {
         require_input(is_model(base), base.string(), ": is no model folder; --base names the model of an adapter");
         return base;
     }
-    const std::string name = llama::read_lora_config(folder).base;
-    for (const fs::path& path : {folder / name, fs::path(name)})
+    if (const auto named = named_base(folder)) return *named;
+    throw InputError(cat(folder.string(), ": is an adapter of the model ",
+                         llama::shown(Json(llama::read_lora_config(folder).base)),
+                         ", of which there is no folder, from the adapter's or from here; give --base DIR"));
+}
+
+std::optional<fs::path> named_base(const fs::path& adapter) {
+    const std::string name = llama::read_lora_config(adapter).base;
+    for (const fs::path& path : {adapter / name, fs::path(name)})
         if (!name.empty() && is_model(path)) return path.lexically_normal();
-    throw InputError(cat(folder.string(), ": is an adapter of the model \"", name,
-                         "\", of which there is no folder, from the adapter's or from here; give --base DIR"));
+    return {};
 }
 
 namespace {
@@ -72,7 +79,7 @@ void load_into(LoadedModel& opened, tensor::DType dtype, tensor::Device device, 
     if (opened.adapter.empty()) return;
     llama::Adapter adapter = llama::read_adapter(opened.adapter, opened.config);
     adapter.config.base = fs::absolute(opened.folder).lexically_normal().string();
-    opened.model->set_adapter(adapter);
+    opened.model->set_adapter(adapter, dtype, device);
 }
 
 LoadedModel load_model(const fs::path& folder, tensor::DType dtype, tensor::Device device, Weights weights,

@@ -43,6 +43,8 @@ llama::StateDict load_weights(const fs::path& folder, const llama::Config& confi
 /// seen from the adapter's folder or else from the working directory. A model folder is its own. InputError says what
 /// was looked for.
 fs::path base_of(const fs::path& folder, const fs::path& base = {});
+/// The folder that an adapter names, where it is there.
+std::optional<fs::path> named_base(const fs::path& adapter);
 
 struct EvalSettings {
     fs::path tofu;  // empty: no evaluation

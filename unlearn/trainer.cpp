@@ -310,9 +310,11 @@ std::string Trainer::fingerprint() {
     }
     const std::vector<nn::Parameters> units = (reference_ != nullptr ? *reference_ : model_).units();
     const auto add_unit = [&](std::size_t u) {
-        for (const nn::Parameter& p : units[u])
+        for (const nn::Parameter& p : units[u]) {
+            add(static_cast<std::uint64_t>(p.variable.value().numel()));
             if (reference_ != nullptr || !p.variable.requires_grad())
                 add(std::bit_cast<std::uint64_t>(tensor::sum_of_squares(p.variable.value())));
+        }
     };
     if (std::optional<nn::Zero>& zero = reference_zero_ ? reference_zero_ : zero_; zero)
         zero->visit(add_unit);
@@ -345,6 +347,7 @@ void Trainer::load(const Checkpoint& saved) {
     require_input(state["step"].get<std::uint64_t>() <= static_cast<std::uint64_t>(total_steps()), folder.string(),
                   ": was saved after step ", state["step"].dump(), ", this run has ", total_steps(),
                   "; resume with the same --epochs");
+    saved.require_holds(optimizer_->state());
     std::vector<double> logp;
     for (const Json& value : state["reference_logp"])
         if (value.is_number()) logp.push_back(value.get<double>());
@@ -357,8 +360,6 @@ void Trainer::load(const Checkpoint& saved) {
                   ": was saved with other data or another starting model; resume with the same files");
     gather_model(false);  // what is still sent of the weights must not change
     release_model();
-    const llama::StateDict own = optimizer_->state();
-    saved.require_holds(own);
     optimizer_->load_state([&saved](const std::string& name, const Tensor& like) { return saved.read(name, like); },
                            state["step"].get<std::int64_t>());
     reference_logp_ = logp;

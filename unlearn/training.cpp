@@ -69,9 +69,10 @@ llama::Adapter wanted_adapter(const TrainingJob& job, const LoadedModel& loaded)
     }
     llama::Adapter adapter = loaded.model->adapter();
     const llama::LoraConfig& is = adapter.config;
-    require_input(is.rank == job.lora.rank && is.targets == job.lora.targets && is.scale() == job.lora.scale(),
-                  job.model.string(), ": is an adapter of another rank, alpha or other targets (uipe inspect shows ",
-                  "them); without --lora-rank it is trained on as it is, and uipe merge makes way for a new one");
+    require_input(
+        is.rank == job.lora.rank && is.targets == job.lora.targets && is.scale() == job.lora.scale(),
+        job.model.string(), ": is an adapter of another rank, alpha or other targets (uipe inspect shows ",
+        "them); without --lora-rank or --preset it is trained on as it is, and uipe merge makes way for a new one");
     adapter.config.dropout = job.lora.dropout;
     return adapter;
 }
@@ -86,8 +87,8 @@ void load_start(LoadedModel& opened, const TrainingJob& job, bool alone) {
         return;
     }
     const bool lora = job.lora.rank > 0 || !opened.adapter.empty();
-    load_into(opened, job.dtype, job.device, lora ? Weights::shared : alone ? Weights::own : Weights::as_stored);
-    if (job.lora.rank > 0) opened.model->set_adapter(wanted_adapter(job, opened));
+    load_into(opened, job.dtype, job.device, !alone ? Weights::as_stored : lora ? Weights::shared : Weights::own);
+    if (job.lora.rank > 0) opened.model->set_adapter(wanted_adapter(job, opened), job.dtype, job.device);
 }
 
 /// Throws InputError when --overwrite would remove what the run reads.
@@ -243,14 +244,28 @@ private:
                             .trainer = job_.trainer,
                             .data = data};
         if (!start_.adapter.empty()) request.lora = llama::read_lora_config(start_.adapter);
+        request.may_adapt = !job_.model.empty();
         const std::size_t memory = memory_there();
         if (!job_.recompute) request.recompute = least_recompute(request, memory);
         const Plan plan = make_plan(request);
         check_fits(plan, request, memory);
+        if (evaluation_) check_evaluation(plan, memory);
         memory_ = cat("memory: ", size_text(static_cast<double>(plan.needed())), " of ",
                       size_text(static_cast<double>(memory)), ", ", parts_text(plan));
         if (!job_.recompute) memory_ += cat("; recompute ", llama::name_of(request.recompute));
         return request.recompute;
+    }
+
+    /// An evaluation reads the whole model on rank 0, beside what a rank keeps between steps.
+    void check_evaluation(const Plan& plan, std::size_t memory) const {
+        const auto kept = [&](tensor::MemoryClass c) { return plan.memory.at_peak[static_cast<std::size_t>(c)]; };
+        const std::size_t whole =
+            static_cast<std::size_t>(llama::parameter_count(start_.config)) * tensor::size_of(job_.dtype);
+        const std::size_t needed = whole + kept(tensor::MemoryClass::masters) + kept(tensor::MemoryClass::moments) +
+                                   kept(tensor::MemoryClass::reference) + plan.mapped + plan.outside;
+        require_input(needed <= memory, "evaluating reads the whole model on rank 0, which takes ",
+                      size_text(static_cast<double>(needed)), " and there are ", size_text(static_cast<double>(memory)),
+                      "; --no-eval leaves it out (uipe eval can follow)");
     }
 
     /// For a rank: what the one with the least has. Ranks on the processors of one machine share its memory.
@@ -278,9 +293,11 @@ private:
     }
 
     void resume() {
-        const auto found = checkpoints_in(folder_->checkpoints());
+        const std::vector<std::int64_t> found = checkpoints_there();
         if (job_.resume && !found.empty()) {
             load_newest(found);
+            comm_->barrier();
+            folder_->drop_checkpoints_after(trainer_->step());  // damaged ones, which this run will overtake
             say(cat(job_.out.string(), ": going on after step ", trainer_->step(), " of ", trainer_->total_steps()));
         } else {
             require_input(!job_.resume || !fs::exists(job_.out / "finished.json"), job_.out.string(),
@@ -290,12 +307,19 @@ private:
         folder_->rewind_metrics(trainer_->step());
     }
 
+    /// The steps of the run's checkpoints, as rank 0 sees them.
+    std::vector<std::int64_t> checkpoints_there() const {
+        Json steps = Json::array();
+        for (const auto& [step, folder] : checkpoints_in(folder_->checkpoints())) steps.push_back(step);
+        return parse_json(comm_->gather(steps.dump()).front(), "checkpoints").get<std::vector<std::int64_t>>();
+    }
+
     /// The newest checkpoint that is whole.
-    void load_newest(const std::vector<std::pair<std::int64_t, fs::path>>& found) {
-        for (std::size_t i = found.size(); i-- > 0;) {
+    void load_newest(const std::vector<std::int64_t>& steps) {
+        for (std::size_t i = steps.size(); i-- > 0;) {
             std::optional<Checkpoint> saved;
             try {
-                saved.emplace(found[i].second, comm_.get());
+                saved.emplace(folder_->checkpoint(steps[i]), comm_.get());
             } catch (const InputError& e) {
                 if (i == 0) throw;
                 say(cat(e.what(), "; going on from the checkpoint before it"));
@@ -352,8 +376,11 @@ private:
             const Tensor& w = p.variable.value();
             weights[p.name] = Tensor::shaped(w.shape(), tensor::accumulator_of(w.dtype()));
         }
-        for (auto& [name, w] : weights)
-            if (!main() || lora) w = master(name);
+        for (auto& [name, w] : weights) {
+            if (main() && !lora) continue;      // written one by one below
+            const Tensor whole = master(name);  // which all ranks take part in
+            if (main()) w = whole.clone();
+        }
         if (!main()) return;
         if (lora)
             llama::write_adapter(folder / kind(), {*lora, weights}, job_.save_dtype);

@@ -186,8 +186,14 @@ TEST(RanksTraining, MovesAndKeepsWhatTheFormulasSay) {
         std::uint64_t kept = 0;
         for (const auto& [name, t] : run.trainer->state()) kept += static_cast<std::uint64_t>(t.numel());
         std::uint64_t largest = 0;
-        for (const std::string& other : comm().gather(std::to_string(kept)))
+        std::uint64_t all = 0;
+        for (const std::string& other : comm().gather(std::to_string(kept))) {
             largest = std::max<std::uint64_t>(largest, std::stoull(other));
+            all += std::stoull(other);
+        }
+        std::uint64_t elements = 0;
+        for (const auto& [name, w] : run.model.weights()) elements += static_cast<std::uint64_t>(w.numel());
+        EXPECT_EQ(all, 3 * elements * (stage == 0 ? static_cast<std::uint64_t>(comm().size()) : 1));
         const auto share = static_cast<std::uint64_t>(stage == 0 ? 1 : comm().size());
         EXPECT_LE(largest, 3 * psi / share) << "masters and two moments of a share";
         std::size_t held = 0;

@@ -114,6 +114,36 @@ TEST(Lora, AnAdapterIsUnlearnedAndExtrapolatedFromWhereItStood) {
     EXPECT_EQ(adapter_of("stood-0"), adapter_of("stood/adapter"));
 }
 
+TEST(Lora, APresetGivenBesideAFileWins) {
+    must(lora_training() + Words{"--out", "plain"});
+    must({"train", "--config", "plain/config.json", "--preset", "paper-lora", "--lr", "1e-2", "--out", "preset"});
+    const Json config = read_json(playground() / "preset/config.json");
+    EXPECT_EQ(config["lora_rank"], 4);
+    EXPECT_EQ(config["lr"], 0.01);
+    must({"train", "--config", "preset/config.json", "--lora-rank", "2", "--out", "preset-2"});
+    EXPECT_EQ(read_json(playground() / "preset-2/adapter/adapter_config.json")["r"], 2);
+}
+
+TEST(Lora, AnAdapterFollowsItsModelToAnotherPlace) {
+    fs::copy(playground() / "base/model", playground() / "here");
+    must({"train", "--model", "here", "--data", "world/full.json", "--lr", "1e-2", "--batch-size", "8", "--epochs", "1",
+          "--warmup-epochs", "0", "--lora-rank", "2", "--out", "moved"});
+    fs::rename(playground() / "here", playground() / "there");
+    EXPECT_SAYS(uipe({"logprobs", "--model", "moved/adapter", "--qa", "world/forget10.json"}).err, "give --base DIR");
+    must({"logprobs", "--model", "moved/adapter", "--base", "there", "--qa", "world/forget10.json"});
+    must({"extrapolate", "--base", "there", "--unlearned", "moved/adapter", "--alpha", "1", "--out", "moved-y"});
+    must({"inspect", "moved-y"});  // it names the model that was there
+    // So large a factor has no finite sum.
+    const fs::path file = playground() / "moved-y/adapter_config.json";
+    Json config = read_json(file);
+    config["lora_alpha"] = 1e308;
+    write_file(file, config.dump());
+    const Result r = uipe({"merge", "moved-y", "--out", "moved-m"});
+    EXPECT_EQ(r.code, 2);
+    EXPECT_SAYS(r.err, "moved-y");
+    EXPECT_FALSE(fs::exists(playground() / "moved-m"));
+}
+
 TEST(Lora, WhatMakesNoSenseIsSaid) {
     const auto said = [](const Words& words) {
         const Result r = uipe(lora_training() + words + Words{"--out", "nonsense"});

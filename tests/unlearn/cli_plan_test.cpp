@@ -11,7 +11,7 @@ TEST(CliPlan, SaysWhatAModelNeedsAndWhetherItFits) {
     const Words words{"plan",          "--preset", "llama2-7b",   "--dtype", "bf16",
                       "--micro-batch", "4",        "--recompute", "--chip"};
     const Result fits = must(words + Words{"h200"});
-    EXPECT_SAYS(fits.out, "of 141 GB: fits");
+    EXPECT_SAYS(fits.out, "of 141.0 GB: fits");
     EXPECT_SAYS(fits.out, "weights                     13.5 GB");
     EXPECT_SAYS(fits.out, "data sheet");
     const Json json = must(words + Words{"h200", "--json"}).json();
@@ -24,7 +24,7 @@ TEST(CliPlan, SaysWhatAModelNeedsAndWhetherItFits) {
     EXPECT_LT(json["step"]["seconds"], 100.0);
     EXPECT_SAYS(must(words + Words{"h100"}).out, "does not fit");
     EXPECT_EQ(must(words + Words{"h100", "--json"}).json()["fits"], false);
-    EXPECT_SAYS(must(words + Words{"h100", "--memory", "500G"}).out, "of 500 GB: fits");
+    EXPECT_SAYS(must(words + Words{"h100", "--memory", "500G"}).out, "of 500.0 GB: fits");
 }
 
 TEST(CliPlan, NamesTheNearestSettingsThatFit) {

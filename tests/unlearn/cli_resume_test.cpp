@@ -7,6 +7,7 @@
 
 #include "tests/llama/support.h"
 #include "tests/unlearn/program.h"
+#include "unlearn/checkpoint.h"
 
 namespace uipe::unlearn::testing {
 namespace {
@@ -171,6 +172,18 @@ TEST(Resume, ADamagedCheckpointIsAnInputError) {
     EXPECT_EQ(metrics_of("damaged").size(), 6u) << "and nothing is lost";
 }
 
+TEST(Resume, AStateThatWasChangedIsDamaged) {
+    const Words words = training() + Words{"--epochs", "2", "--out", "altered"};
+    must(words + Words{"--stop-after", "6"});
+    const fs::path file = playground() / "altered/checkpoints/6/state.json";
+    Json state = read_json(file);
+    state["step"] = 3;
+    write_file(file, state.dump());
+    const Result r = uipe(words + Words{"--resume"});
+    EXPECT_EQ(r.code, 2);
+    EXPECT_SAYS(r.err, "state.json: is damaged");
+}
+
 TEST(Resume, ADamagedCheckpointGivesWayToTheOneBefore) {
     const Words words =
         training() + Words{"--epochs", "2", "--out", "bruised", "--keep", "2", "--checkpoint-steps", "2"};
@@ -180,10 +193,12 @@ TEST(Resume, ADamagedCheckpointGivesWayToTheOneBefore) {
     std::string bytes = read_file(file);
     bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);  // one bit
     write_file(file, bytes);
-    const Result r = uipe(words + Words{"--resume"});
+    const Result r = uipe(words + Words{"--resume", "--stop-after", "1"});
     EXPECT_EQ(r.code, 0) << r.err;
     EXPECT_SAYS(r.err, "damaged");
     EXPECT_SAYS(r.err, "going on after step 5");
+    EXPECT_EQ(checkpoints_in(playground() / "bruised/checkpoints").size(), 1u) << "that of the step just made";
+    must(words + Words{"--resume"});
     must(training() + Words{"--epochs", "2", "--out", "sound"});
     expect_same_run("bruised", "sound");
 }

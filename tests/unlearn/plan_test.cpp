@@ -188,7 +188,7 @@ TEST(Plan, WhatDoesNotFitIsRefusedWithTheNearestSettingsThatDo) {
     EXPECT_LE(fit->plan.needed(), 141'000'000'000U);
     const std::string said = llama::message_of([&] { check_fits(plan, request, 141'000'000'000U); });
     EXPECT_SAYS(said, "it fits with " + fit->flags);
-    EXPECT_SAYS(said, "141 GB");
+    EXPECT_SAYS(said, "141.0 GB");
     EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 80'000'000'000U); }), "with --lora-rank 4");
     EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 8'000'000'000U); }), "no --micro-batch");
     check_fits(plan, request, plan.needed());
@@ -254,7 +254,7 @@ TEST(Plan, TheNearestSettingsAreTheLeastChange) {
 
 TEST(Plan, SizesAreReadAndWritten) {
     EXPECT_EQ(size_text(13.476e9), "13.5 GB");
-    EXPECT_EQ(size_text(121.3e9), "121 GB");
+    EXPECT_EQ(size_text(121.3e9), "121.3 GB");
     EXPECT_EQ(size_text(812.4e6), "812 MB");
     EXPECT_EQ(size_text(1.5e12), "1.50 TB");
     EXPECT_EQ(parse_size("80G", "--memory"), 80'000'000'000U);

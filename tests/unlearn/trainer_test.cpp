@@ -300,6 +300,10 @@ TEST_F(Training, ACheckpointOfAnotherRunIsRefused) {
           R"({"step": 18446744073709551615, "steps_per_epoch": 3})"})
         EXPECT_SAYS(with_state(text), (folder / "checkpoint").string());
     EXPECT_SAYS(with_state("{\"step\" 5}"), "byte");
+    for (const char* text : {"{}", R"({"step": -1, "steps_per_epoch": 3, "data": "", "reference_logp": []})"}) {
+        write_checkpoint(folder / "whole", trainer.state(), parse_json(text, "a state"));
+        EXPECT_SAYS(llama::message_of([&] { trainer.load(Checkpoint(folder / "whole")); }), "needs the numbers");
+    }
 }
 
 TEST_F(Training, ALossThatIsNotFiniteStopsTheRunAndNamesTheStep) {

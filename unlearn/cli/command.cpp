@@ -105,6 +105,8 @@ void parse(std::vector<std::string> arguments) {
     const std::string first = arguments.empty() ? "" : arguments.front();
     if (!first.starts_with("-")) {
         const CLI::App& command = command_named(app, first);
+        // A preset given here goes before the file, one of the file behind it.
+        arguments = with_preset(std::move(arguments), command);
         arguments = with_preset(with_config_file(std::move(arguments), command), command);
     }
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back

@@ -104,6 +104,8 @@ struct Point {
     void merge() {
         if (!adapter) return;
         weights = llama::merged(weights, *adapter);
+        for (auto& [name, w] : weights)
+            w = w.to(tensor::accumulator_of(w.dtype()));  // what is added to them comes whole
         adapter.reset();
         save_dtype = tensor::DType::f32;
     }
@@ -115,8 +117,8 @@ public:
         : a_(a),
           dtype_(common.type()),
           device_(common.where()),
-          unlearned_(a.unlearned, {}),
-          initial_(a.base, a.model_of_base) {
+          initial_(a.base, a.model_of_base),
+          unlearned_(a.unlearned, model_of_unlearned()) {
         if (!a.evaluation.tofu.empty()) evaluation_.emplace(a.evaluation);
         const bool one_model = unlearned_.adapter && fs::equivalent(unlearned_.model, initial_.model);
         require_input(one_model || !unlearned_.adapter || initial_.adapter, a.unlearned.string(), ": is an adapter of ",
@@ -177,6 +179,11 @@ public:
     }
 
 private:
+    /// An adapter whose model is not where it says, for it was moved, is one of the model of the base.
+    fs::path model_of_unlearned() const {
+        return llama::is_adapter(a_.unlearned) && !named_base(a_.unlearned) ? initial_.model : fs::path();
+    }
+
     eval::EvalLog evaluate(const Point& y, const std::string& label) const {
         llama::Llama model(y.config, llama::moved_weights(y.weights, dtype_, device_));
         if (y.adapter) model.set_adapter(*y.adapter);
@@ -211,7 +218,7 @@ private:
     const Arguments& a_;
     tensor::DType dtype_;
     tensor::Device device_;  // of evaluations; the sum itself waits for files, and stays with them on the CPU
-    Point unlearned_, initial_;
+    Point initial_, unlearned_;
     std::optional<Evaluation> evaluation_;
 };
 

@@ -62,8 +62,9 @@ Json merge(const MergeArguments& a) {
     const fs::path base = base_of(a.adapter, a.base);
     const llama::Config config = llama::read_config(base);
     const llama::StateDict weights = load_weights(base, config);
-    llama::write_model(a.out, config, llama::merged(weights, llama::read_adapter(a.adapter, config)),
-                       fs::exists(base / "tokenizer.model") ? base : fs::path(), dtype,
+    const llama::StateDict sum = llama::merged(weights, llama::read_adapter(a.adapter, config));
+    llama::check_finite(sum, cat(a.adapter.string(), ", merged"));
+    llama::write_model(a.out, config, sum, fs::exists(base / "tokenizer.model") ? base : fs::path(), dtype,
                        static_cast<std::int64_t>(a.shard_gb * 1e9));
     return Json{{"out", a.out.string()}, {"base", base.string()}};
 }

@@ -41,7 +41,7 @@ llama::Config config_of_arguments(const PlanArguments& a) {
     require_input(int{!a.model.empty()} + int{!a.init.empty()} + int{!a.preset.empty()} == 1,
                   "give one of --model DIR, --init config.json and --preset NAME");
     if (!a.preset.empty()) return llama::preset(a.preset);
-    return llama::read_config(a.model.empty() ? a.init : a.model);
+    return llama::read_config(a.model.empty() ? a.init : base_of(a.model));
 }
 
 TrainData rows_of(const PlanArguments& a, const llama::Config& config, std::int64_t rows) {
@@ -61,13 +61,14 @@ PlanRequest request_of(const PlanArguments& a, const Common& common) {
     r.dtype = common.type();
     r.device = a.chip.empty() ? common.where() : tensor::Device{tensor::Device::Kind::cuda};
     r.maps_weights = r.device.kind == tensor::Device::Kind::cpu && !a.model.empty() &&
-                     stays_mapped({r.config, {}, nullptr, a.model}, r.dtype, r.device);
+                     stays_mapped({r.config, {}, nullptr, base_of(a.model)}, r.dtype, r.device);
     if (a.recompute != "auto") r.recompute = llama::recompute_named(a.recompute);
     require_count("--ranks", a.ranks, 1);
     require_input(a.zero >= 0 && a.zero <= 3, "--zero must be 0, 1, 2 or 3, not ", a.zero);
     r.ranks = a.ranks;
     r.zero = a.zero;
     r.lora = a.lora.finished();
+    if (!a.model.empty() && llama::is_adapter(a.model)) r.lora = llama::read_lora_config(a.model);
     r.trainer.epochs = 1;
     r.trainer.batch_size = a.batch_size;
     r.trainer.micro_batch = a.micro_batch;
@@ -99,7 +100,9 @@ Json memory_json(const Plan& plan) {
 }
 
 void print_memory(const Plan& plan, int ranks) {
-    std::printf("memory%s at the peak (%s)\n", ranks > 1 ? " of a rank" : "", plan.memory.place_of_peak.c_str());
+    const std::string& place = plan.memory.place_of_peak;
+    std::printf("memory%s at the peak (%s)\n", ranks > 1 ? " of a rank" : "",
+                place.empty() ? "loading" : place.c_str());
     const auto row = [](const char* name, std::size_t bytes) {
         std::printf("  %-24s %10s\n", name, size(bytes).c_str());
     };
@@ -107,7 +110,7 @@ void print_memory(const Plan& plan, int ranks) {
         if (plan.memory.at_peak[i] > 0)
             row(tensor::name_of(static_cast<tensor::MemoryClass>(i)), plan.memory.at_peak[i]);
     row("tensors", plan.memory.peak);
-    if (plan.mapped > 0) row("reference in its files", plan.mapped);
+    if (plan.mapped > 0) row("read from files", plan.mapped);
     row("beside tensors, about", plan.outside);
     row("all", plan.needed());
 }
@@ -298,7 +301,8 @@ void add_plan(CLI::App& app) {
     c->add_option("--micro-batch", a->micro_batch, "Rows a forward pass; 0: the batch");
     c->add_option("--seq", a->length, "Tokens of every row");
     c->add_option("--targets", a->targets, "Those of them that are learned, the last; 0: all but the first");
-    c->add_option("--recompute", a->recompute, "none, norm, mlp, block (alone) or auto, as uipe train --help says")
+    c->add_option("--recompute", a->recompute,
+                  "none, norm, mlp, block (alone) or auto, as uipe train --help says; without: norm")
         ->expected(0, 1)
         ->default_str("block");
     c->add_option("--ranks", a->ranks, "Processes that share the run, each with memory of its own");
@@ -318,7 +322,7 @@ void add_plan(CLI::App& app) {
     c->add_option("--ranks-a-machine", a->ranks_a_machine, "Ranks that --link joins");
     c->add_option("--growth", a->growth, "Also say what 1, 2, 4, … up to so many ranks would do, rows a rank as here");
     c->footer(
-        "Example: uipe plan --preset llama2-7b --dtype bf16 --method kl_min --micro-batch 4 --recompute --chip h200");
+        "Example: uipe plan --preset llama2-7b --dtype bf16 --method kl_min --micro-batch 2 --recompute --chip h200");
 }
 
 }  // namespace uipe::unlearn

@@ -58,9 +58,10 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
     c.add_flag("--no-eval", a.no_eval, "Do not evaluate, even with --tofu");
     c.add_option("--zero", job.zero,
                  "Among several ranks, keep once: 1 the optimizer's state, 2 also gradients, 3 also weights");
-    c.add_flag("--fixed-order", job.fixed_order,
-               "Among more than two GPUs, add numbers in the order of ranks: the same bits at every --zero, a little "
-               "slower. Ranks on CPUs always do");
+    c.add_flag(
+        "--fixed-order", job.fixed_order,
+        "Among more than two GPUs, add numbers in the order of ranks, a little slower; ranks on CPUs always do. Then "
+        "all stages of --zero give the same bits where a step is one pass of each rank, else 0 and 1, and 2 and 3");
     c.add_option(
          "--recompute", a.recompute,
          "What the backward pass computes again to save memory; no bit of a result changes. Bytes kept a token and "
@@ -78,7 +79,7 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
          "--profile", job.profile,
          "Measure where time goes and print a table at the end: of so many steps, or of all (0); without the first two")
         ->expected(0, 1)
-        ->default_str("off");
+        ->default_str("0");
     add_lora_options(c, a.lora);
     c.add_option("--preset", a.preset,
                  "paper-lora: the UIPE paper's adapter, of rank 4 on q_proj and v_proj, its learning rate and batch of "
@@ -133,6 +134,7 @@ void finish_arguments(TrainArguments& a, const Common& common) {
 std::string config_text(const CLI::App& command, const TrainingJob& job) {
     Json config = config_of(command);
     config["ranks"] = std::max(1, tensor::launched().ranks);
+    config["recompute"] = job.recompute ? llama::name_of(*job.recompute) : "auto";  // "norm" without the option
     config["device_name"] = tensor::description(job.device);
     return config.dump();
 }
