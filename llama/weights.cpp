@@ -191,7 +191,7 @@ void write_generation_config(const fs::path& folder, const Config& config) {
 }
 
 void write_tokenizer(const fs::path& folder, const Tokenizer& tokenizer, const Config& config) {
-    fs::copy_file(tokenizer.file(), folder / "tokenizer.model");
+    write_file(folder / "tokenizer.model", read_file(tokenizer.file()));
     const auto piece = [&](std::int32_t id) { return tokenizer.pieces(std::span(&id, 1)).front(); };
     write_json(folder / "tokenizer_config.json", {{"tokenizer_class", "LlamaTokenizer"},
                                                   {"add_bos_token", true},

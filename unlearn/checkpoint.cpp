@@ -67,9 +67,15 @@ std::string checksum_of(const Json& state) {
 
 /// Name, size and checksum of a file.
 Json described(const fs::path& file) {
+    constexpr std::size_t piece = std::size_t{64} << 20;  // a state is larger than what may be left of memory
     const MappedFile map(file);
-    return {
-        {"name", file.filename().string()}, {"bytes", map.size()}, {"checksum", hex(checksum(map.data(), map.size()))}};
+    Checksum sum;
+    for (std::size_t at = 0; at < map.size(); at += piece) {
+        const std::size_t size = std::min(piece, map.size() - at);
+        sum.add(map.data() + at, size);
+        map.release(at, size);
+    }
+    return {{"name", file.filename().string()}, {"bytes", map.size()}, {"checksum", hex(sum.value())}};
 }
 
 std::string write_part(const fs::path& folder, const llama::StateDict& tensors, int rank, int ranks) {

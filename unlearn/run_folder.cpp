@@ -4,7 +4,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <sstream>
 
 #include "tensor/base/json.h"
@@ -16,9 +19,9 @@ namespace {
 
 /// What may differ between a run and its resumption: it changes no result, except that other numbers of threads and
 /// ranks add in another order.
-constexpr const char* free_keys[] = {"resume", "overwrite",        "out",     "stop_after",  "json",
-                                     "config", "checkpoint_steps", "profile", "device_name", "keep",
-                                     "zero",   "recompute",        "memory"};
+constexpr const char* free_keys[] = {
+    "resume",      "overwrite", "out",  "stop_after", "json",  "config", "checkpoint_steps", "profile",
+    "device_name", "keep",      "zero", "threads",    "ranks", "memory", "recompute",        "fixed_order"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);
@@ -44,14 +47,21 @@ void remove_entries(const fs::path& folder, const Chosen& chosen) {
     for (const fs::path& path : found) fs::remove_all(path);
 }
 
-void remove_temporaries(const fs::path& folder) {
-    remove_entries(folder, [](const std::string& name) { return name.find(".tmp-") != std::string::npos; });
+bool is_temporary(const std::string& name) { return name.find(".tmp-") != std::string::npos; }
+
+void remove_temporaries(const fs::path& folder) { remove_entries(folder, is_temporary); }
+
+/// No more in it than what a process left that was killed in its first write.
+bool holds_nothing(const fs::path& folder) {
+    return fs::is_directory(folder) &&
+           std::all_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                       [](const auto& entry) { return is_temporary(entry.path().filename().string()); });
 }
 
 /// Holds the folder for this process until the last owner lets go; another process is refused meanwhile.
 std::shared_ptr<void> lock_folder(const fs::path& folder) {
     const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    require(fd >= 0, folder.string(), ": cannot open");
+    require(fd >= 0, folder.string(), ": cannot open: ", std::strerror(errno));
     const auto close = [](int* held) {
         ::close(*held);
         delete held;
@@ -73,7 +83,7 @@ void drop(const fs::path& folder) {
 }  // namespace
 
 void require_free(const fs::path& path, bool overwrite, const std::string& mark) {
-    if (!fs::exists(path) || (fs::is_directory(path) && fs::is_empty(path))) return;
+    if (!fs::exists(path) || holds_nothing(path)) return;
     require_input(overwrite, path.string(), ": exists already; choose another --out, or give --overwrite");
     require_input(fs::exists(path / mark), path.string(), ": holds no ", mark,
                   ", so --overwrite leaves it alone; choose another --out");
@@ -104,9 +114,12 @@ RunFolder::RunFolder(fs::path path, const std::string& config_text, bool resume,
     require_free(path_, overwrite, "metrics.jsonl");
     fs::create_directories(path_);
     lock_ = lock_folder(path_);
-    remove_entries(path_, [](const std::string&) { return true; });
+    // Killed at any moment, it leaves what --overwrite replaces, or, once there is a config, what --resume goes on
+    // with.
+    fs::remove(file);
+    remove_entries(path_, [](const std::string& name) { return name != "metrics.jsonl"; });
+    write_file(path_ / "metrics.jsonl", "");
     write_json(file, config);
-    write_file(path_ / "metrics.jsonl", "");  // with it this is a run, even if it is killed before the first step
 }
 
 void RunFolder::drop_checkpoints(std::int64_t keep) const {
@@ -137,14 +150,15 @@ void RunFolder::append(const StepInfo& info) const {
     if (!main_) return;
     const fs::path file = path_ / "metrics.jsonl";
     std::FILE* out = std::fopen(file.c_str(), "a");
-    require(out != nullptr, file.string(), ": cannot append");
+    require(out != nullptr, file.string(), ": cannot write: ", std::strerror(errno));
     const double rate = info.seconds > 0 ? static_cast<double>(info.tokens) / info.seconds : 0.0;
     std::fprintf(out,
                  "{\"step\":%lld,\"epoch\":%lld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,\"tokens\":%lld,\"tok_per_"
                  "s\":%.0f}\n",
                  static_cast<long long>(info.step), static_cast<long long>(info.epoch), info.loss, info.lr,
                  info.grad_norm, static_cast<long long>(info.tokens), rate);
-    require(std::fclose(out) == 0, file.string(), ": cannot write");
+    const bool written = std::fclose(out) == 0;
+    require(written, file.string(), ": cannot write: ", std::strerror(errno));
 }
 
 }  // namespace uipe::unlearn

@@ -281,6 +281,7 @@ StepInfo Trainer::finish_step() {
     const auto now = std::chrono::steady_clock::now();
     info.seconds = std::chrono::duration<double>(now - std::max(flying.start, finished_)).count();
     finished_ = now;
+    loss_ = info.loss;
     flying_.pop_front();
     return info;
 }
@@ -327,6 +328,7 @@ void Trainer::save(const fs::path& folder) const {
     require(flying_.empty(), "a step has been launched and not finished; the state is not of one step");
     write_checkpoint(folder, optimizer_->state(),
                      Json{{"step", step()},
+                          {"loss", loss_},
                           {"steps_per_epoch", steps_per_epoch_},
                           {"data", fingerprint_},
                           {"reference_logp", reference_logp_}},
@@ -363,6 +365,7 @@ void Trainer::load(const Checkpoint& saved) {
     optimizer_->load_state([&saved](const std::string& name, const Tensor& like) { return saved.read(name, like); },
                            state["step"].get<std::int64_t>());
     reference_logp_ = logp;
+    if (state.contains("loss") && state["loss"].is_number()) loss_ = state["loss"].get<double>();
     for (const nn::Parameter& p : parameters_) p.variable.clear_grad();
     if (zero_) zero_->updated();
 }

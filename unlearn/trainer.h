@@ -87,6 +87,8 @@ public:
     std::int64_t step() const { return launched() - static_cast<std::int64_t>(flying_.size()); }
     std::int64_t launched() const { return optimizer_->steps(); }
     bool at_epoch_end() const { return step() % steps_per_epoch_ == 0; }
+    /// Of the last step finished, by this run or, where none has been since, by the one that was loaded.
+    double loss() const { return loss_; }
 
     /// Calls see() for every micro-batch of the run, in order.
     void for_each_micro_batch(const std::function<void(const MicroBatchSize&)>& see) const;
@@ -171,6 +173,7 @@ private:
     std::int64_t order_epoch_ = -1;
     std::deque<Flying> flying_;
     std::chrono::steady_clock::time_point finished_;  // the last step
+    double loss_ = 0;
 };
 
 }  // namespace uipe::unlearn

@@ -21,13 +21,16 @@ namespace {
 
 std::atomic<bool> stop_asked{false};
 
-/// While one lives, SIGINT and SIGTERM ask for a stop at the next step instead of ending the process.
+/// While one lives, SIGINT, SIGTERM and SIGUSR1 ask for a stop at the next step instead of ending the process. The last
+/// is for Open MPI's launcher, which hands it on and waits; SIGTERM it follows by SIGKILL after a second.
 class StopSignals {
 public:
-    StopSignals() : interrupt_(std::signal(SIGINT, ask)), terminate_(std::signal(SIGTERM, ask)) { stop_asked = false; }
+    StopSignals() {
+        stop_asked = false;
+        for (Former& f : former_) f.handler = std::signal(f.signal, ask);
+    }
     ~StopSignals() {
-        std::signal(SIGINT, interrupt_);
-        std::signal(SIGTERM, terminate_);
+        for (const Former& f : former_) std::signal(f.signal, f.handler);
     }
     StopSignals(const StopSignals&) = delete;
     StopSignals& operator=(const StopSignals&) = delete;
@@ -37,8 +40,12 @@ private:
         stop_asked = true;
         std::signal(signal, SIG_DFL);  // a second one does not wait for the step or evaluation to end
     }
-    void (*interrupt_)(int);
-    void (*terminate_)(int);
+
+    struct Former {
+        int signal;
+        void (*handler)(int);
+    };
+    Former former_[3] = {{SIGINT, nullptr}, {SIGTERM, nullptr}, {SIGUSR1, nullptr}};
 };
 
 std::vector<llama::Sequence> read_all(const std::vector<fs::path>& files, const llama::Tokenizer& tokenizer,
@@ -137,6 +144,7 @@ public:
         if (trainer_->step() < trainer_->total_steps()) take_steps();
         result_.step = trainer_->step();
         result_.steps = trainer_->total_steps();
+        result_.loss = trainer_->loss();
         if (result_.step == result_.steps) finish();
         return result_;
     }
@@ -191,7 +199,6 @@ private:
 
     void note(const StepInfo& info, Progress& progress) {
         folder_->append(info);
-        result_.loss = info.loss;
         tokens_ += static_cast<double>(info.tokens);
         seconds_ += info.seconds;
         result_.tokens_per_second = tokens_ / seconds_;
@@ -300,8 +307,9 @@ private:
             folder_->drop_checkpoints_after(trainer_->step());  // damaged ones, which this run will overtake
             say(cat(job_.out.string(), ": going on after step ", trainer_->step(), " of ", trainer_->total_steps()));
         } else {
-            require_input(!job_.resume || !fs::exists(job_.out / "finished.json"), job_.out.string(),
-                          ": this run has finished; there is nothing to resume");
+            const bool finished = job_.resume && fs::exists(job_.out / "finished.json");
+            if (finished) folder_->drop_checkpoints(0);  // it was killed meanwhile
+            require_input(!finished, job_.out.string(), ": this run has finished; there is nothing to resume");
         }
         comm_->barrier();  // nobody writes before all have looked
         folder_->rewind_metrics(trainer_->step());

@@ -50,8 +50,8 @@ struct TrainingResult {
 };
 
 /// Runs the job into `job.out`; several ranks run it together, and rank 0 alone writes all but checkpoints. `config` is
-/// its every value as JSON text, kept as config.json. A stop by SIGINT or SIGTERM is a checkpoint and an Error that
-/// says how to go on.
+/// its every value as JSON text, kept as config.json. A stop by SIGINT, SIGTERM or SIGUSR1 is a checkpoint and an
+/// Error that says how to go on.
 TrainingResult run_training(const TrainingJob& job, const std::string& config);
 
 }  // namespace uipe::unlearn

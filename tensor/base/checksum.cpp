@@ -12,18 +12,23 @@ std::uint64_t mixed(std::uint64_t lane, std::uint64_t word) { return std::rotl((
 
 }  // namespace
 
-std::uint64_t checksum(const void* data, std::size_t size) {
+void Checksum::add(const void* data, std::size_t size) {
     // Four lanes: each multiplication waits for the one before it in its own lane alone.
-    constexpr std::size_t lanes = 4;
-    std::uint64_t lane[lanes] = {1, 2, 3, 4};
     const auto* bytes = static_cast<const unsigned char*>(data);
+    std::uint64_t lane[lanes];
+    std::memcpy(lane, lanes_, sizeof lane);
     for (std::size_t at = 0; at < size; at += sizeof lane) {
         std::uint64_t words[lanes] = {};
         std::memcpy(words, bytes + at, size - at < sizeof lane ? size - at : sizeof lane);
         for (std::size_t i = 0; i < lanes; ++i) lane[i] = mixed(lane[i], words[i]);
     }
-    std::uint64_t sum = mixed(prime, size);
-    for (const std::uint64_t l : lane) sum = mixed(sum, l);
+    std::memcpy(lanes_, lane, sizeof lane);
+    size_ += size;
+}
+
+std::uint64_t Checksum::value() const {
+    std::uint64_t sum = mixed(prime, size_);
+    for (const std::uint64_t l : lanes_) sum = mixed(sum, l);
     return sum ^ sum >> 32;
 }
 

@@ -6,7 +6,16 @@
 
 namespace uipe {
 
-/// 64 bits of `size` bytes.
-std::uint64_t checksum(const void* data, std::size_t size);
+/// 64 bits of bytes that come in pieces, of which all but the last are multiples of 32.
+class Checksum {
+public:
+    void add(const void* data, std::size_t size);
+    std::uint64_t value() const;
+
+private:
+    static constexpr std::size_t lanes = 4;
+    std::uint64_t lanes_[lanes] = {1, 2, 3, 4};
+    std::uint64_t size_ = 0;
+};
 
 }  // namespace uipe

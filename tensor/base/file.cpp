@@ -24,12 +24,14 @@ struct Descriptor {
     Descriptor& operator=(const Descriptor&) = delete;
 };
 
+/// Of a call that is done: as arguments of one function, the call may come after its reason.
 std::string reason() { return std::strerror(errno); }
 
 std::size_t open_size(const Descriptor& file, const fs::path& path) {
     require_input(file.fd >= 0, path.string(), ": ", reason());
     struct stat status {};
-    require(::fstat(file.fd, &status) == 0, path.string(), ": ", reason());
+    const bool known = ::fstat(file.fd, &status) == 0;
+    require(known, path.string(), ": ", reason());
     require_input(!S_ISDIR(status.st_mode), path.string(), ": is a folder, a file is needed");
     require_input(S_ISREG(status.st_mode), path.string(), ": is not a regular file");
     return static_cast<std::size_t>(status.st_size);
@@ -38,7 +40,8 @@ std::size_t open_size(const Descriptor& file, const fs::path& path) {
 void sync_path(const fs::path& path, int flags) {
     const Descriptor file(::open(path.c_str(), flags));
     require(file.fd >= 0, path.string(), ": ", reason());
-    require(::fsync(file.fd) == 0, path.string(), ": cannot sync: ", reason());
+    const bool synced = ::fsync(file.fd) == 0;
+    require(synced, path.string(), ": cannot sync: ", reason());
 }
 
 void sync_folder_of(const fs::path& path) {
@@ -55,7 +58,8 @@ void write_synced(const fs::path& path, std::string_view bytes) {
         require(n > 0, path.string(), ": cannot write: ", reason());
         done += static_cast<std::size_t>(n);
     }
-    require(::fsync(file.fd) == 0, path.string(), ": cannot sync: ", reason());
+    const bool synced = ::fsync(file.fd) == 0;
+    require(synced, path.string(), ": cannot sync: ", reason());
 }
 
 /// What a write to `path` replaces: the file a link points to. Devices, pipes and sockets are refused, since renaming
@@ -114,6 +118,13 @@ MappedFile::MappedFile(const fs::path& path) {
 
 MappedFile::~MappedFile() {
     if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void MappedFile::release(std::size_t begin, std::size_t size) const {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    const std::size_t first = (begin + page - 1) / page * page;
+    const std::size_t last = begin + size == size_ ? size_ : (begin + size) / page * page;
+    if (first < last) (void)::madvise(const_cast<std::byte*>(data_) + first, last - first, MADV_DONTNEED);
 }
 
 void write_folder(const fs::path& path, const std::function<void(const fs::path&)>& fill) {

@@ -28,6 +28,8 @@ public:
 
     const std::byte* data() const { return data_; }
     std::size_t size() const { return size_; }
+    /// Gives back the memory of the pages within [begin, begin + size); they come again when touched.
+    void release(std::size_t begin, std::size_t size) const;
 
 private:
     const std::byte* data_ = nullptr;

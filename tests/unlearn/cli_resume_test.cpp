@@ -28,6 +28,7 @@ Result interrupt(const Words& words, const std::string& run, std::size_t steps, 
 void expect_same_run(const std::string& run, const std::string& straight) {
     EXPECT_EQ(weights_of(run + "/model"), weights_of(straight + "/model"));
     EXPECT_EQ(figures_of(run), figures_of(straight));
+    EXPECT_EQ(read_json(playground() / run / "finished.json"), read_json(playground() / straight / "finished.json"));
     EXPECT_EQ(temporaries(run), Words{});
     EXPECT_FALSE(fs::exists(playground() / run / "checkpoints"));
 }
@@ -84,7 +85,7 @@ Words long_training() {
 TEST(Resume, ATerminatedRunSaysHowToGoOnAndDoes) {
     must(long_training() + Words{"--out", "left-alone"});
     const std::size_t steps = metrics_of("left-alone").size();
-    for (const int number : {SIGTERM, SIGINT}) {
+    for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
         const std::string run = cat("signal-", number);
         const Words words = long_training() + Words{"--out", run};
         const Result r = interrupt(words, run, 12, number);
@@ -119,6 +120,27 @@ TEST(Resume, WhatAKilledWriteLeftIsNeitherReadNorKept) {
     EXPECT_EQ(temporaries("littered"), Words{});
     must(training() + Words{"--epochs", "2", "--out", "clean"});
     expect_same_run("littered", "clean");
+}
+
+TEST(Resume, ARunKilledAsItsFolderWasMadeIsInNobodysWay) {
+    const Words words = training() + Words{"--epochs", "1"};
+    write_file(playground() / "unborn/config.json.tmp-1", "{");
+    must(words + Words{"--out", "unborn"});
+    write_file(playground() / "young/metrics.jsonl", "");
+    EXPECT_EQ(uipe(words + Words{"--out", "young", "--resume"}).code, 2);
+    must(words + Words{"--out", "young", "--overwrite"});
+    expect_same_run("young", "unborn");
+}
+
+TEST(Resume, ARunKilledAtItsVeryEndIsWhole) {
+    const Words words = training() + Words{"--epochs", "1"};
+    must(words + Words{"--out", "ended"});
+    must(words + Words{"--out", "ending"});
+    fs::create_directories(playground() / "ending/checkpoints/8.tmp-old");
+    const Result r = uipe(words + Words{"--out", "ending", "--resume"});
+    EXPECT_EQ(r.code, 2);
+    EXPECT_SAYS(r.err, "has finished");
+    expect_same_run("ending", "ended");
 }
 
 TEST(Resume, ARunWithoutACheckpointStartsAnew) {
@@ -197,7 +219,9 @@ TEST(Resume, ADamagedCheckpointGivesWayToTheOneBefore) {
     EXPECT_EQ(r.code, 0) << r.err;
     EXPECT_SAYS(r.err, "damaged");
     EXPECT_SAYS(r.err, "going on after step 5");
-    EXPECT_EQ(checkpoints_in(playground() / "bruised/checkpoints").size(), 1u) << "that of the step just made";
+    const auto kept = checkpoints_in(playground() / "bruised/checkpoints");
+    ASSERT_EQ(kept.size(), 2u);
+    EXPECT_EQ(kept.back().first, 6) << "made again";
     must(words + Words{"--resume"});
     must(training() + Words{"--epochs", "2", "--out", "sound"});
     expect_same_run("bruised", "sound");

@@ -1,5 +1,6 @@
 #include "unlearn/cli/command.h"
 
+#include <csignal>
 #include <cstdio>
 #include <set>
 #include <thread>
@@ -205,11 +206,11 @@ void run_command(const std::vector<std::string>& arguments) {
 
 namespace {
 
-/// Says why the program ends, and gives back its status. What befalls every rank, one says: the others give the first a
-/// second to end them all.
+/// Says why the program ends, and gives back its status. What befalls every rank, one says: the others give the first
+/// time to end them all, for which Open MPI's launcher takes a second.
 int failed(const std::string& why, int status) {
     set_silent(false);
-    if (tensor::launched().rank > 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+    if (tensor::launched().rank > 0) std::this_thread::sleep_for(std::chrono::seconds(4));
     say(cat("uipe: ", tensor::rank_label(), why));
     return status;
 }
@@ -218,6 +219,8 @@ int failed(const std::string& why, int status) {
 
 int run_program(int argc, char** argv) {
     set_silent(tensor::launched().rank > 0);
+    (void)std::signal(SIGXFSZ,
+                      SIG_IGN);  // a file that outgrows `ulimit -f` is an error of its write, which is reported
     try {
         parse(std::vector<std::string>(argv + 1, argv + argc));
         require(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output");

@@ -86,7 +86,10 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
                  "4; what is given beside it wins")
         ->group("LoRA");
     const std::string group = "Stopping and resuming";
-    c.add_flag("--resume", job.resume, "Go on with the run in --out")->group(group);
+    c.add_flag("--resume", job.resume,
+               "Go on with the run in --out, which SIGINT, SIGTERM or SIGUSR1 stops at a checkpoint (of these mpirun "
+               "hands the last alone to its ranks and waits: kill -USR1)")
+        ->group(group);
     c.add_flag("--overwrite", job.overwrite, "Replace the run in --out")->group(group);
     c.add_option("--checkpoint-steps", job.checkpoint_steps, "Also checkpoint after every so many steps")->group(group);
     c.add_option("--keep", job.keep, "Checkpoints to keep, the newest")->group(group);

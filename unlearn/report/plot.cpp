@@ -24,7 +24,8 @@ struct TemporaryFolder {
     fs::path path;
     TemporaryFolder() {
         std::string name = (fs::temp_directory_path() / "uipe-plot-XXXXXX").string();
-        require(::mkdtemp(name.data()) != nullptr, name, ": cannot make a temporary folder: ", std::strerror(errno));
+        const bool made = ::mkdtemp(name.data()) != nullptr;
+        require(made, name, ": cannot make a temporary folder: ", std::strerror(errno));
         path = name;
     }
     ~TemporaryFolder() {

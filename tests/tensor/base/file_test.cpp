@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 
 #include "tensor/base/error.h"
@@ -61,6 +63,32 @@ TEST_F(Files, AFileInPlaceOfAFolderFailsAndLeavesNothing) {
     EXPECT_ANY_THROW(write_file(folder_ / "x", "1"));
     EXPECT_EQ(entries(), std::vector<std::string>{"x"});
     EXPECT_TRUE(fs::exists(folder_ / "x/inside"));
+}
+
+TEST_F(Files, AWriteThatDoesNotFitNamesFileAndCauseAndLeavesWhatWas) {
+    write_file(folder_ / "x", "old");
+    (void)std::signal(SIGXFSZ, SIG_IGN);
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+    const rlimit little{16, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &little), 0);
+    const std::string message = message_of<Error>([&] { write_file(folder_ / "x", std::string(17, 'a')); });
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+    EXPECT_NE(message.find((folder_ / "x").string()), std::string::npos) << message;
+    EXPECT_NE(message.find("File too large"), std::string::npos) << message;
+    EXPECT_EQ(read_file(folder_ / "x"), "old");
+    EXPECT_EQ(entries(), std::vector<std::string>{"x"});
+}
+
+TEST_F(Files, ReleasedPagesOfAMapComeAgain) {
+    std::string bytes(100000, 'a');
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7);
+    write_file(folder_ / "x", bytes);
+    const MappedFile map(folder_ / "x");
+    map.release(0, 10);
+    map.release(5000, 90000);
+    map.release(0, map.size());
+    EXPECT_EQ(std::memcmp(map.data(), bytes.data(), bytes.size()), 0);
 }
 
 TEST_F(Files, ReadingWhatIsNoRegularFileIsTheUsersErrorAndNamesThePath) {
