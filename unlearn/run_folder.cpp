@@ -18,7 +18,7 @@ namespace {
 /// ranks add in another order.
 constexpr const char* free_keys[] = {"resume", "overwrite",        "out",     "stop_after",  "json",
                                      "config", "checkpoint_steps", "profile", "device_name", "keep",
-                                     "zero",   "recompute",        "memory"};
+                                     "zero",   "recompute",        "memory",  "offload"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);
