@@ -195,14 +195,15 @@ void add(benchmark::State& state) {
     measure_on_device(state, work_of(3, T * C), [&] { tensor::add(y, x, r); });
 }
 
-/// 30 bytes a weight: master, m and v read and written, the gradient read, the bf16 weight written.
-void adamw(benchmark::State& state) {
+/// A weight's bytes: master, m and v read and written, the gradient read, the bf16 weight written.
+void adamw(benchmark::State& state, DType moments) {
     const Tensor master = random_on_device({weights}, DType::f32, 0);
     const Tensor param = on_device({weights}, DType::bf16);
     const Tensor grad = random_on_device({weights}, DType::f32, 1);
-    const Tensor m = Tensor::zeros({weights}, DType::f32, cuda_device);
-    const Tensor v = Tensor::zeros({weights}, DType::f32, cuda_device);
-    measure_on_device(state, {.bytes = 30.0 * static_cast<double>(weights)},
+    const Tensor m = Tensor::zeros({weights}, moments, cuda_device);
+    const Tensor v = Tensor::zeros({weights}, moments, cuda_device);
+    const double bytes = 14.0 + 4.0 * static_cast<double>(tensor::size_of(moments));
+    measure_on_device(state, {.bytes = bytes * static_cast<double>(weights)},
                       [&] { tensor::adamw(param, master, m, v, grad, {.lr = 1e-5, .weight_decay = 0.01}); });
 }
 
@@ -215,7 +216,9 @@ void register_memory() {
     register_on_device("swiglu_backward" + of_F, [](benchmark::State& state) { swiglu(state, true); });
     register_on_device("rope" + sizes({{"T", T}, {"C", C}, {"D", D}}), rope);
     register_on_device("add" + of_C, add);
-    register_on_device("adamw" + sizes({{"n", weights}}), adamw);
+    register_on_device("adamw" + sizes({{"n", weights}}), [](benchmark::State& state) { adamw(state, DType::f32); });
+    register_on_device("adamw_bf16_moments" + sizes({{"n", weights}}),
+                       [](benchmark::State& state) { adamw(state, DType::bf16); });
 }
 
 [[maybe_unused]] const bool registered = [] {

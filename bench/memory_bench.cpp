@@ -106,14 +106,14 @@ void add_rmsnorm(benchmark::State& state, DType dtype) {
             [&] { tensor::add_rmsnorm(h, y, rstd, x, r, w, 1e-6); });
 }
 
-void adamw(benchmark::State& state, DType dtype) {
+void adamw(benchmark::State& state, DType dtype, DType moments) {
     const std::int64_t n = state.range(0);
     const Tensor master = random_tensor({n}, DType::f32, 0);
     const Tensor param = dtype == DType::f32 ? master : master.to(dtype);
     const Tensor grad = random_tensor({n}, DType::f32, 1);
-    const Tensor m = Tensor::zeros({n}, DType::f32);
-    const Tensor v = Tensor::zeros({n}, DType::f32);
-    measure(state, work_of(dtype, dtype == DType::f32 ? 28.0 : 30.0, n),
+    const Tensor m = Tensor::zeros({n}, moments);
+    const Tensor v = Tensor::zeros({n}, moments);
+    measure(state, work_of(dtype, 12.0 + 4.0 * bytes_of(moments) + (dtype == DType::f32 ? 0.0 : 2.0), n),
             [&] { tensor::adamw(param, master, m, v, grad, {.lr = 1e-5, .weight_decay = 0.01}); });
 }
 
@@ -140,8 +140,10 @@ BENCHMARK_CAPTURE(add, f32, DType::f32)->Apply(tokens);
 BENCHMARK_CAPTURE(add, bf16, DType::bf16)->Apply(tokens);
 BENCHMARK_CAPTURE(add_rmsnorm, f32, DType::f32)->Apply(tokens);
 BENCHMARK_CAPTURE(add_rmsnorm, bf16, DType::bf16)->Apply(tokens);
-BENCHMARK_CAPTURE(adamw, f32, DType::f32)->Apply(weights);
-BENCHMARK_CAPTURE(adamw, bf16, DType::bf16)->Apply(weights);
+BENCHMARK_CAPTURE(adamw, f32, DType::f32, DType::f32)->Apply(weights);
+BENCHMARK_CAPTURE(adamw, bf16, DType::bf16, DType::f32)->Apply(weights);
+BENCHMARK_CAPTURE(adamw, f32_bf16_moments, DType::f32, DType::bf16)->Apply(weights);
+BENCHMARK_CAPTURE(adamw, bf16_bf16_moments, DType::bf16, DType::bf16)->Apply(weights);
 
 }  // namespace
 }  // namespace uipe::bench

@@ -5,7 +5,7 @@
 #include <numbers>
 
 #include "tensor/allocator.h"
-#include "tensor/ops.h"
+#include "tensor/base/checksum.h"
 
 namespace uipe::nn {
 
@@ -17,36 +17,100 @@ Tensor made_as(tensor::MemoryClass c, const Make& make) {
     return make();
 }
 
+/// Of "NAME[begin:end]", or of "NAME": the whole parameter's name, and the first of its elements.
+std::pair<std::string, std::int64_t> place_of(const std::string& name) {
+    const std::size_t open = name.rfind('[');
+    if (open == std::string::npos || name.back() != ']') return {name, 0};
+    return {name.substr(0, open), std::stoll(name.substr(open + 1))};
+}
+
 }  // namespace
 
-AdamW::AdamW(Parameters parameters, const AdamWOptions& options) : options_(options) {
-    for (Parameter& p : parameters) {
+AdamW::AdamW(const Parameters& parameters, const AdamWOptions& options) : options_(options) {
+    for (const Parameter& p : parameters) {
         const Tensor& value = p.variable.value();
         const tensor::DType dtype = tensor::accumulator_of(value.dtype());
-        const auto zeros = [&] { return Tensor::zeros(value.shape(), dtype, value.device()); };
+        const bool halves = options.moments == tensor::DType::bf16;
+        require_input(!halves || dtype == tensor::DType::f32, "moments of bf16 are for weights of f32 and bf16; ",
+                      p.name, " is ", tensor::name_of(value.dtype()));
+        const bool on_host = tensor::stands_for(value.device()).kind == tensor::Device::Kind::cpu;
+        require_input(!options.offload || !on_host, "--offload optimizer is for --device cuda: with --device cpu the ",
+                      "optimizer's state is in the host's memory already");
+        const tensor::Device home = options.offload ? tensor::host_of(value.device()) : value.device();
+        const auto zeros = [&] { return Tensor::zeros(value.shape(), halves ? options.moments : dtype, home); };
+        const auto [whole, first] = place_of(p.name);
         slots_.push_back({.parameter = p,
-                          .master = made_as(tensor::MemoryClass::masters, [&] { return value.to(dtype); }),
+                          .master = made_as(tensor::MemoryClass::masters, [&] { return value.to(home).to(dtype); }),
                           .m = made_as(tensor::MemoryClass::moments, zeros),
-                          .v = made_as(tensor::MemoryClass::moments, zeros)});
+                          .v = made_as(tensor::MemoryClass::moments, zeros),
+                          .stream = checksum(whole.data(), whole.size()),
+                          .first = first});
     }
+    if (options.offload && !slots_.empty()) stages_ = {make_stage(), make_stage()};
+}
+
+AdamW::Stage AdamW::make_stage() const {
+    std::size_t grad = 0;
+    std::size_t weight = 0;
+    for (const Slot& slot : slots_) {
+        grad = std::max(grad, slot.master.nbytes());
+        weight = std::max(weight, slot.parameter.variable.value().nbytes());
+    }
+    const tensor::Device device = slots_.front().parameter.variable.value().device();
+    return {{grad, device}, {weight, device}};
+}
+
+tensor::AdamWStep AdamW::step_of(const Slot& slot, double lr, const Tensor& squares, double max_norm) const {
+    const bool decays = options_.decay_vectors || slot.master.rank() > 1;
+    return {.lr = lr,
+            .beta1 = options_.beta1,
+            .beta2 = options_.beta2,
+            .eps = options_.eps,
+            .weight_decay = decays ? options_.weight_decay : 0.0,
+            .step = steps_,
+            .squares = squares,
+            .max_norm = max_norm,
+            .seed = options_.seed,
+            .stream = slot.stream,
+            .first = slot.first};
 }
 
 void AdamW::step(double lr, const Tensor& squares, double max_norm) {
     ++steps_;
+    if (stages_) return step_on_host(lr, squares, max_norm);
     for (Slot& slot : slots_) {
         const Tensor grad = slot.parameter.variable.grad();
         if (!grad.defined()) continue;
-        const bool decays = options_.decay_vectors || slot.master.rank() > 1;
         tensor::adamw(slot.parameter.variable.value(), slot.master, slot.m, slot.v, grad,
-                      {.lr = lr,
-                       .beta1 = options_.beta1,
-                       .beta2 = options_.beta2,
-                       .eps = options_.eps,
-                       .weight_decay = decays ? options_.weight_decay : 0.0,
-                       .step = steps_,
-                       .squares = squares,
-                       .max_norm = max_norm});
+                      step_of(slot, lr, squares, max_norm));
         slot.parameter.variable.clear_grad();
+    }
+}
+
+void AdamW::step_on_host(double lr, const Tensor& squares, double max_norm) {
+    std::vector<const Slot*> due;
+    for (const Slot& slot : slots_)
+        if (slot.parameter.variable.grad().defined()) due.push_back(&slot);
+    const auto fetch = [&](std::size_t i) {
+        if (i < due.size()) (*stages_)[i % 2].grad.fetch(due[i]->parameter.variable.grad());
+    };
+    fetch(0);
+    // The factor that clips comes of the norm, which is on the device: the host cannot begin before it has read it.
+    const Tensor norm = squares.defined() ? squares.to(tensor::host_of(squares.device())) : squares;
+    const bool changes = !norm.defined() || tensor::all_finite(norm);
+    for (std::size_t i = 0; i < due.size(); ++i) {
+        const Slot& slot = *due[i];
+        auto& [grad, weight] = (*stages_)[i % 2];
+        fetch(i + 1);
+        const Tensor& value = slot.parameter.variable.value();
+        const Tensor g = grad.fetched();
+        slot.parameter.variable.clear_grad();
+        if (!changes) continue;
+        const Tensor w = weight.place(value.shape(), value.dtype());
+        const bool masters = w.dtype() != slot.master.dtype();
+        tensor::adamw(masters ? w : slot.master, slot.master, slot.m, slot.v, g, step_of(slot, lr, norm, max_norm));
+        if (!masters) tensor::copy(w, slot.master);
+        weight.send(value);
     }
 }
 
@@ -81,7 +145,10 @@ void AdamW::load_state(const std::map<std::string, Tensor>& saved, std::int64_t 
 
 void AdamW::load_state(const Read& read, std::int64_t steps) {
     for (const auto& [name, target] : state()) tensor::copy(target, read(name, target).to(target.device()));
-    for (const Slot& slot : slots_) tensor::copy(slot.parameter.variable.value(), slot.master);
+    for (const Slot& slot : slots_) {
+        const Tensor& value = slot.parameter.variable.value();
+        tensor::copy(value, slot.master.to(value.device()));
+    }
     steps_ = steps;
 }
 

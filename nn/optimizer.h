@@ -1,10 +1,14 @@
 // AdamW with f32 masters, gradient clipping, and learning-rate schedules.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
+#include <optional>
 
 #include "nn/module.h"
+#include "tensor/ops.h"
+#include "tensor/staging.h"
 
 namespace uipe::nn {
 
@@ -14,17 +18,30 @@ struct AdamWOptions {
     double eps = 1e-8;
     double weight_decay = 0.01;
     bool decay_vectors = false;  // also decay norm weights; the recipes of TOFU (transformers' Trainer) do not
+    tensor::DType moments = tensor::DType::f32;  // or bf16; of f64 parameters they are f64
+    std::uint64_t seed = 0;                      // what moments of bf16 are rounded by
+    bool offload = false;                        // of weights on a GPU, masters and moments are on the host
 };
 
 /// AdamW (Loshchilov & Hutter 2019). A bf16 parameter has an f32 master here, because a step of 1e-5 is less than half
 /// a bf16 ulp of most weights and would be lost; an f32 or f64 parameter is its own master.
+///
+/// Moments of bf16 are rounded stochastically (tensor/rounding.h): the second one changes by a thousandth at most, less
+/// than half of its last bit, and would stand still for ever. The bits depend on the seed, the step, a parameter's name
+/// and an element's index in it, so neither on the device nor on how ranks cut the parameter.
+///
+/// Offloaded, masters and moments (and the master of an f32 parameter) are on the host, which makes the step: a
+/// parameter's gradient comes down, and its new weights go up, while it works on another's. The same bits.
 class AdamW {
 public:
-    AdamW(Parameters parameters, const AdamWOptions& options);
+    /// `parameters`: whole, or parts of some, "NAME[begin:end]" by their elements. InputError when they are f64 and
+    /// moments bf16, or to be offloaded from the host.
+    AdamW(const Parameters& parameters, const AdamWOptions& options);
 
     /// One step at rate `lr`; then lets go of the gradients. A parameter without one keeps its value and its moments.
     /// `squares`: grad_squares() of the parameters that are clipped together to `max_norm` (0: not clipped), as
-    /// PyTorch's clip_grad_norm_; where it is not finite the step is counted but changes nothing. Waits for no device.
+    /// PyTorch's clip_grad_norm_; where it is not finite the step is counted but changes nothing. Waits for no device,
+    /// unless offloaded: then for the gradients.
     void step(double lr, const Tensor& squares = {}, double max_norm = 0.0);
     std::int64_t steps() const { return steps_; }
     /// Goes on as if so many steps had been taken.
@@ -44,8 +61,19 @@ private:
     struct Slot {
         Parameter parameter;
         Tensor master, m, v;
+        std::uint64_t stream;  // of the whole parameter, by which its moments are rounded
+        std::int64_t first;    // element of it
     };
+    /// One of two parameters on their way.
+    struct Stage {
+        tensor::Staging grad, weight;
+    };
+    Stage make_stage() const;
+    tensor::AdamWStep step_of(const Slot& slot, double lr, const Tensor& squares, double max_norm) const;
+    void step_on_host(double lr, const Tensor& squares, double max_norm);
+
     std::vector<Slot> slots_;
+    std::optional<std::array<Stage, 2>> stages_;
     AdamWOptions options_;
     std::int64_t steps_ = 0;
 };

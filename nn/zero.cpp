@@ -285,7 +285,8 @@ std::function<Tensor(const std::string&)> Zero::whole(std::map<std::string, Tens
                     const tensor::DType dtype = tensor::accumulator_of(flat.own.dtype());
                     Tensor own = Tensor::zeros(flat.own.shape(), dtype, flat.own.device());
                     for (const Owned& o : owned(flat, comm_.rank()))
-                        tensor::copy(own.rows(o.at, o.at + o.size()), slices.at(o.name).view({o.size()}));
+                        tensor::copy(own.rows(o.at, o.at + o.size()),
+                                     slices.at(o.name).to(own.device()).view({o.size()}));
                     all = Tensor();
                     all = Tensor::empty({flat.size}, dtype, flat.own.device());
                     comm_.wait(comm_.all_gather(all, own));

@@ -448,9 +448,15 @@ void argmax(const Tensor& y, const Tensor& x) {
 
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
-    check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && alike(m, master) &&
-              alike(v, master) && alike(grad, master),
+    check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && m.shape() == master.shape() &&
+              alike(v, m) && alike(grad, master),
           "adamw", "master, m, v and grad alike, in the accumulator's type of param", {&param, &master, &m, &v, &grad});
+    const bool halves = m.dtype() == DType::bf16 && master.dtype() == DType::f32;
+    check(m.dtype() == master.dtype() || halves, "adamw", "m and v in the type of master, or bf16 beside f32",
+          {&param, &master, &m, &v});
+    constexpr std::int64_t most = std::int64_t{1} << 32;
+    require(!halves || (step.first >= 0 && step.first <= most - m.numel()), "adamw: elements ", step.first, " to ",
+            step.first + m.numel(), " of a parameter; moments of bf16 are for one of at most 2^32");
     check(!step.squares.defined() || (step.squares.dtype() == DType::f64 && step.squares.numel() == 1), "adamw",
           "squares[1] of f64", {&param, &step.squares});
     TIMED(optimizer, param, bytes({&param, &master, &master, &m, &m, &v, &v, &grad}));

@@ -155,10 +155,16 @@ struct AdamWStep {
     // Clipping, as PyTorch's clip_grad_norm_: the gradient is first multiplied by min(1, max_norm / (norm + 1e-6)).
     Tensor squares = {};    // norm² of the whole gradient, f64[1]; undefined: no clipping
     double max_norm = 0.0;  // 0: no clipping
+    // Moments of bf16 are rounded stochastically (rounding.h), by bits of the element, of `step` and of
+    std::uint64_t seed = 0, stream = 0;  // the run and the parameter, of which
+    std::int64_t first = 0;              // the first element here is this one
 };
 
-/// One AdamW step (Loshchilov & Hutter 2019) on f32 (or f64) master, m, v by grad of the same type.
+/// One AdamW step (Loshchilov & Hutter 2019) on f32 (or f64) master, m, v by grad of the same type. The same bits on
+/// every device.
 /// When `param` is not `master` itself (bf16 weights), it receives the rounded result in the same pass.
+/// m and v may be bf16 beside an f32 master, of at most 2^32 elements: the step is that of f32, from them and before
+/// they are rounded.
 /// Where `squares` is defined and not finite nothing changes: a bad gradient does no harm before the host has seen it.
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step);

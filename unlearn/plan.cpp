@@ -164,6 +164,7 @@ Plan make_plan(const PlanRequest& request, const tensor::Roofs& roofs) {
     std::optional<tensor::HostInPlan> host;
     if (request.device.kind == tensor::Device::Kind::cpu) host.emplace();
     tensor::reset_peak(device);
+    tensor::reset_peak(tensor::host_of(device));
     Plan plan;
     {
         const PlannedModels models(request, device);
@@ -186,6 +187,7 @@ Plan make_plan(const PlanRequest& request, const tensor::Roofs& roofs) {
             plan.calls = ranks.calls;
         }
         plan.memory = tensor::memory_stats(device);
+        if (request.trainer.adamw.offload) plan.host = tensor::memory_stats(tensor::host_of(device)).peak;
     }
     plan.outside = outside(plan.memory.peak, request.device, request.ranks);
     return plan;

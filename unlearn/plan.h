@@ -32,6 +32,7 @@ struct Plan {
     tensor::MemoryStats memory;
     std::size_t mapped = 0;   // bytes of files that are read in every step, beside the allocator
     std::size_t outside = 0;  // an assumption: what neither tensors nor files take
+    std::size_t host = 0;     // bytes that an offloaded optimizer takes of the host's memory, beside the device's
     tensor::Profile work;     // of one step, the largest
     std::int64_t tokens = 0;  // of that step, on all ranks
     tensor::Traffic traffic;  // of that step

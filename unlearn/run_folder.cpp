@@ -19,9 +19,9 @@ namespace {
 
 /// What may differ between a run and its resumption: it changes no result, except that other numbers of threads and
 /// ranks add in another order.
-constexpr const char* free_keys[] = {
-    "resume",      "overwrite", "out",  "stop_after", "json",  "config", "checkpoint_steps", "profile",
-    "device_name", "keep",      "zero", "threads",    "ranks", "memory", "recompute",        "fixed_order"};
+constexpr const char* free_keys[] = {"resume",           "overwrite", "out",     "stop_after",  "json",       "config",
+                                     "checkpoint_steps", "profile",   "offload", "device_name", "keep",       "zero",
+                                     "threads",          "ranks",     "memory",  "recompute",   "fixed_order"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);

@@ -75,7 +75,9 @@ Trainer::Trainer(llama::Llama& model, llama::Llama* reference, const Objective& 
     }
     fingerprint_ = fingerprint();
     parameters_ = zero_ ? zero_->slices() : model.trainable();
-    optimizer_.emplace(parameters_, options.adamw);
+    nn::AdamWOptions adamw = options.adamw;
+    adamw.seed = options.seed;
+    optimizer_.emplace(parameters_, adamw);
 }
 
 Trainer::~Trainer() {

@@ -24,7 +24,7 @@ struct TrainerOptions {
     double warmup_epochs = 1.0;
     nn::AdamWOptions adamw;
     double max_grad_norm = 1.0;  // 0: no clipping
-    std::uint64_t seed = 42;
+    std::uint64_t seed = 42;     // also of the optimizer
     bool shuffle = true;
     double replay_ratio = 1.0;  // rows replayed a row of data, drawn anew each epoch; nothing without such rows
     ObjectiveOptions objective;
@@ -100,8 +100,8 @@ public:
     StepInfo run_step();
 
     /// run_step() in two halves, for a device that works while the host prepares what comes next: launch_step() queues
-    /// the next step and waits for nothing; finish_step() waits for the oldest one launched, and throws for it.
-    /// A step whose gradient is not finite changes nothing, so those behind it do no harm.
+    /// the next step and waits for nothing, unless the optimizer is offloaded; finish_step() waits for the oldest one
+    /// launched, and throws for it. A step whose gradient is not finite changes nothing, so those behind it do no harm.
     /// `stop` tells the other ranks that this one was asked to.
     void launch_step(bool stop = false);
     StepInfo finish_step();

@@ -257,8 +257,10 @@ private:
         const Plan plan = make_plan(request);
         check_fits(plan, request, memory);
         if (evaluation_) check_evaluation(plan, memory);
+        if (plan.host > 0) check_host(plan.host);
         memory_ = cat("memory: ", size_text(static_cast<double>(plan.needed())), " of ",
                       size_text(static_cast<double>(memory)), ", ", parts_text(plan));
+        if (plan.host > 0) memory_ += cat("; on the host ", size_text(static_cast<double>(plan.host)));
         if (!job_.recompute) memory_ += cat("; recompute ", llama::name_of(request.recompute));
         return request.recompute;
     }
@@ -275,12 +277,21 @@ private:
                       "; --no-eval leaves it out (uipe eval can follow)");
     }
 
-    /// For a rank: what the one with the least has. Ranks on the processors of one machine share its memory.
+    /// Throws InputError unless the host has so many bytes for a rank.
+    void check_host(std::size_t bytes) const {
+        const std::size_t there = memory_of({});
+        require_input(bytes <= there, "--offload optimizer needs ", size_text(static_cast<double>(bytes)),
+                      " of the host's memory ", comm_->size() > 1 ? "a rank " : "", "and there are ",
+                      size_text(static_cast<double>(there)), "; --moments bf16 needs less, and among ranks --zero 1");
+    }
+
     std::size_t memory_there() const {
-        if (!job_.memory.empty()) return parse_size(job_.memory, "--memory");
-        std::size_t bytes = tensor::available_memory(job_.device);
-        if (job_.device.kind == tensor::Device::Kind::cpu)
-            bytes /= static_cast<std::size_t>(tensor::launched().local_ranks);
+        return job_.memory.empty() ? memory_of(job_.device) : parse_size(job_.memory, "--memory");
+    }
+    /// For a rank: what the one with the least has. Ranks on the processors of one machine share its memory.
+    std::size_t memory_of(tensor::Device device) const {
+        std::size_t bytes = tensor::available_memory(device);
+        if (device.kind == tensor::Device::Kind::cpu) bytes /= static_cast<std::size_t>(tensor::launched().local_ranks);
         for (const std::string& other : comm_->gather(std::to_string(bytes)))
             bytes = std::min<std::size_t>(bytes, std::stoull(other));
         return bytes;

@@ -1,13 +1,22 @@
+// Compiled without fused products (CMakeLists.txt), as the kernel of the GPU: both give the same bits.
 #include <cmath>
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/simd.h"
+#include "tensor/rounding.h"
 
 namespace uipe::tensor::cpu {
 namespace {
 
-template <class A, class P>
-void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, const AdamWStep& s, double clip) {
+/// The indices of the elements of a vector, of which the first is `first`.
+Vector<std::uint32_t> indices_from(std::uint32_t first) {
+    Vector<std::uint32_t> out;
+    for (std::uint32_t i = 0; i < lanes<std::uint32_t>; ++i) out[i] = first + i;
+    return out;
+}
+
+template <class A, class P, class M>
+void update(P* param, A* master, M* m, M* v, const A* grad, std::int64_t n, const AdamWStep& s, double clip) {
     const auto step = static_cast<double>(s.step);
     const A decay = static_cast<A>(1.0 - s.lr * s.weight_decay);
     const A rate = static_cast<A>(s.lr / (1.0 - std::pow(s.beta1, step)));
@@ -19,15 +28,23 @@ void update(P* param, A* master, A* m, A* v, const A* grad, std::int64_t n, cons
     const A rest2 = static_cast<A>(1.0 - s.beta2);
     const A eps = static_cast<A>(s.eps);
     const A scale = static_cast<A>(clip);
+    [[maybe_unused]] const RoundingKey key(s.seed, s.stream, s.step);
+    [[maybe_unused]] const auto first = static_cast<std::uint32_t>(s.first);
     parallel_vectors<A>(n, false, [=](auto at) {
         const auto g = at.load(grad) * scale;
         const auto mean = beta1 * at.load(m) + rest1 * g;
         const auto square = beta2 * at.load(v) + rest2 * g * g;
         const auto w = at.load(master) * decay - rate * mean / (square_root(square) * root + eps);
-        at.store(m, mean);
-        at.store(v, square);
         at.store(master, w);
         if constexpr (!std::is_same_v<A, P>) at.store(param, w);
+        if constexpr (std::is_same_v<A, M>) {
+            at.store(m, mean);
+            at.store(v, square);
+        } else {
+            const auto bits = rounding_bits(indices_from(first + static_cast<std::uint32_t>(at.i)), key);
+            at.store(m, rounded_by(mean, bits));
+            at.store(v, rounded_by(square, bits >> 16));
+        }
     });
 }
 
@@ -43,7 +60,13 @@ void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Ten
     }
     with_float(param.dtype(), [&]<class P>() {
         using A = acc_t<P>;
-        update(param.data<P>(), master.data<A>(), m.data<A>(), v.data<A>(), grad.data<A>(), param.numel(), step, clip);
+        const auto with_moments = [&]<class M>() {
+            update(param.data<P>(), master.data<A>(), m.data<M>(), v.data<M>(), grad.data<A>(), param.numel(), step,
+                   clip);
+        };
+        if constexpr (!std::is_same_v<A, double>)
+            if (m.dtype() == DType::bf16) return with_moments.template operator()<bf16>();
+        with_moments.template operator()<A>();
     });
 }
 

@@ -1,10 +1,12 @@
 // AdamW in one pass over memory: a thread takes four weights, reads gradient, master and moments, and writes moments,
 // master and, where they are bf16, the weights. The factor that clips comes from the norm on the device: the first
-// thread of each block computes it while the others' reads are under way.
+// thread of each block computes it while the others' reads are under way. Compiled without fused products
+// (CMakeLists.txt), as the CPU's: both give the same bits.
 #include <cmath>
 #include <limits>
 
 #include "tensor/cuda/floats.h"
+#include "tensor/rounding.h"
 
 namespace uipe::tensor::cuda {
 namespace {
@@ -41,10 +43,10 @@ __device__ inline float clip_of(const double* squares, double max_norm) {
     return static_cast<float>(dev::min_of(1.0, max_norm / (dev::sqrt(*squares) + 1e-6)));
 }
 
-/// count: a multiple of n.
-template <int n, class P>
-__global__ void adamw_kernel(P* param, float* master, float* m, float* v, const float* grad, const double* squares,
-                             std::int64_t count, Rates r) {
+/// count: a multiple of n. first: the index of the first element in its parameter.
+template <int n, class P, class M>
+__global__ void adamw_kernel(P* param, float* master, M* m, M* v, const float* grad, const double* squares,
+                             std::int64_t count, Rates r, std::uint32_t first, RoundingKey rounding) {
     DEV_SHARED(float, clip, 1);
     const std::int64_t at = (static_cast<std::int64_t>(dev::block_x()) * block + dev::thread()) * n;
     float g[n] = {}, mean[n] = {}, square[n] = {}, w[n] = {};
@@ -62,6 +64,11 @@ __global__ void adamw_kernel(P* param, float* master, float* m, float* v, const 
         mean[i] = r.beta1 * mean[i] + r.rest1 * g[i];
         square[i] = r.beta2 * square[i] + r.rest2 * g[i] * g[i];
         w[i] = w[i] * r.decay - r.rate * mean[i] / (dev::sqrt(square[i]) * r.root + r.eps);
+        if constexpr (!std::is_same_v<M, float>) {
+            const std::uint32_t bits = rounding_bits(first + static_cast<std::uint32_t>(at + i), rounding);
+            mean[i] = rounded_by(mean[i], bits);
+            square[i] = rounded_by(square[i], bits >> 16);
+        }
     }
     write(m + at, mean);
     write(v + at, square);
@@ -74,15 +81,18 @@ __global__ void adamw_kernel(P* param, float* master, float* m, float* v, const 
 void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
     with_float(param.dtype(), [&]<class P>() {
-        const auto update = [&]<int n>(std::int64_t from, std::int64_t count) {
-            launch(adamw_kernel<n, P>, {.grid = {ceil_div(count, std::int64_t{block} * n)}, .threads = block},
-                   at<P>(param) + from, at<float>(master) + from, at<float>(m) + from, at<float>(v) + from,
-                   at<float>(grad) + from, at_or_null<double>(step.squares), count, rates_of(step));
-        };
-        const std::int64_t n = param.numel();
-        const std::int64_t whole = aligned(param, master, m, v, grad) ? n / 4 * 4 : 0;
-        update.template operator()<4>(0, whole);
-        update.template operator()<1>(whole, n - whole);
+        with_float(m.dtype(), [&]<class M>() {
+            const auto update = [&]<int n>(std::int64_t from, std::int64_t count) {
+                launch(adamw_kernel<n, P, M>, {.grid = {ceil_div(count, std::int64_t{block} * n)}, .threads = block},
+                       at<P>(param) + from, at<float>(master) + from, at<M>(m) + from, at<M>(v) + from,
+                       at<float>(grad) + from, at_or_null<double>(step.squares), count, rates_of(step),
+                       static_cast<std::uint32_t>(step.first + from), RoundingKey(step.seed, step.stream, step.step));
+            };
+            const std::int64_t n = param.numel();
+            const std::int64_t whole = aligned(param, master, m, v, grad) ? n / 4 * 4 : 0;
+            update.template operator()<4>(0, whole);
+            update.template operator()<1>(whole, n - whole);
+        });
     });
 }
 

@@ -65,6 +65,28 @@ private:
     void* event_ = nullptr;
 };
 
+/// Pinned memory of the host, and one queued copy at a time between it and the device.
+class Pinned {
+public:
+    explicit Pinned(std::size_t bytes);
+    /// Waits for the last copy.
+    ~Pinned();
+    Pinned(const Pinned&) = delete;
+    Pinned& operator=(const Pinned&) = delete;
+    void* data() const { return data_; }
+    /// Queue a copy here from the device, or from here to it; the one before must have been waited for.
+    void fetch(const void* device, std::size_t bytes);
+    void send(void* device, std::size_t bytes);
+    /// Waits for the last copy, and for nothing that was queued after it. In an emulator that makes copies late, what
+    /// was fetched is here after it, and not before.
+    void wait();
+
+private:
+    void* data_ = nullptr;
+    void* event_ = nullptr;
+    std::function<void()> late_;
+};
+
 /// A stream of work that runs beside the first one, itself in order. Memory is the first stream's: what side work uses
 /// must have been taken before it is queued, and not be given back before the first stream has joined it. In an
 /// emulator that makes copies late, side work is done when it is waited for, and not before.

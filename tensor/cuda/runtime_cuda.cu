@@ -276,6 +276,32 @@ const void* Readback::wait() const {
     return data_;
 }
 
+Pinned::Pinned(std::size_t bytes) {
+    (void)context();
+    ++context().waits;  // the call waits for the device
+    check(cudaMallocHost(&data_, bytes == 0 ? 1 : bytes));
+    cudaEvent_t made = nullptr;
+    check(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+    event_ = made;
+}
+Pinned::~Pinned() {
+    (void)cudaEventSynchronize(static_cast<cudaEvent_t>(event_));
+    (void)cudaEventDestroy(static_cast<cudaEvent_t>(event_));
+    (void)cudaFreeHost(data_);
+}
+void Pinned::fetch(const void* device, std::size_t bytes) {
+    check(cudaMemcpyAsync(data_, device, bytes, cudaMemcpyDeviceToHost, stream()));
+    check(cudaEventRecord(static_cast<cudaEvent_t>(event_), stream()));
+}
+void Pinned::send(void* device, std::size_t bytes) {
+    check(cudaMemcpyAsync(device, data_, bytes, cudaMemcpyHostToDevice, stream()));
+    check(cudaEventRecord(static_cast<cudaEvent_t>(event_), stream()));
+}
+void Pinned::wait() {
+    ++context().waits;
+    check(cudaEventSynchronize(static_cast<cudaEvent_t>(event_)));
+}
+
 Stopwatch::Stopwatch() {
     for (void*& event : events_) {
         cudaEvent_t made = nullptr;

@@ -50,6 +50,22 @@ const void* Readback::wait() const {
     return data_;
 }
 
+Pinned::Pinned(std::size_t bytes) {
+    require(::posix_memalign(&data_, 256, bytes == 0 ? 1 : bytes) == 0, "out of memory: ", bytes, " bytes asked");
+    std::memset(data_, emulator::options().poison, bytes);
+}
+Pinned::~Pinned() { std::free(data_); }
+void Pinned::fetch(const void* device, std::size_t bytes) {
+    late_ = [this, device, bytes] { std::memcpy(data_, device, bytes); };
+    if (!emulator::options().late_copies) Pinned::wait();
+}
+void Pinned::send(void* device, std::size_t bytes) { std::memcpy(device, data_, bytes); }
+void Pinned::wait() {
+    ++waits_done;
+    if (late_) late_();
+    late_ = nullptr;
+}
+
 namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 }  // namespace

@@ -68,6 +68,50 @@ TEST_P(CudaAdamW, AGradientThatIsNotFiniteChangesNothing) {
         }
 }
 
+TEST_P(CudaAdamW, HasTheBitsOfTheCpu) {
+    for (const DType moments : {DType::f32, DType::bf16})
+        for (const std::int64_t n : {1, 3, 4, 1031, 4096})
+            for (const double squares : {0.01, 400.0}) {
+                SCOPED_TRACE(cat(name_of(moments), " moments, n ", n, " squares ", squares));
+                State here = random(n);
+                here.m = here.m.to(moments);
+                here.v = here.v.to(moments);
+                const State device = there(here);
+                for (std::int64_t s = 1; s <= 3; ++s) {
+                    AdamWStep step{.lr = 1e-3, .weight_decay = 0.1, .step = s, .max_norm = 1.0};
+                    step.seed = seed();
+                    step.stream = 17;
+                    step.first = 1000;
+                    step.squares = Tensor::full({1}, DType::f64, squares);
+                    adamw(here.param, here.master, here.m, here.v, here.grad, step);
+                    step.squares = on(step.squares);
+                    adamw(device.param, device.master, device.m, device.v, device.grad, step);
+                }
+                EXPECT_TRUE(same_bits(device.param.to(Device{}), here.param));
+                EXPECT_TRUE(same_bits(device.master.to(Device{}), here.master));
+                EXPECT_TRUE(same_bits(device.m.to(Device{}), here.m));
+                EXPECT_TRUE(same_bits(device.v.to(Device{}), here.v));
+            }
+}
+
+TEST_P(CudaAdamW, MomentsOfBf16DoNotDependOnHowAParameterIsCut) {
+    State start = random(1031);
+    start.m = start.m.to(DType::bf16);
+    start.v = start.v.to(DType::bf16);
+    const State whole = there(start);
+    const State cut = there(start);
+    AdamWStep step{.seed = seed()};
+    adamw(whole.param, whole.master, whole.m, whole.v, whole.grad, step);
+    for (const auto& [begin, end] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 64}, {64, 77}, {77, 1031}}) {
+        const auto part = [b = begin, e = end](const Tensor& t) { return t.rows(b, e); };
+        step.first = begin;
+        adamw(part(cut.param), part(cut.master), part(cut.m), part(cut.v), part(cut.grad), step);
+    }
+    EXPECT_TRUE(same_bits(cut.m.to(Device{}), whole.m.to(Device{})));
+    EXPECT_TRUE(same_bits(cut.v.to(Device{}), whole.v.to(Device{})));
+    EXPECT_TRUE(same_bits(cut.master.to(Device{}), whole.master.to(Device{})));
+}
+
 TEST_P(CudaAdamW, WeightsThatAreNotAlignedToAVector) {
     const State start = random(21);
     const State all = there(start);

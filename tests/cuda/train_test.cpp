@@ -1,5 +1,6 @@
 // Training on the device: the curve of the CPU, no waits and no new memory within a step, the same bits after a stop;
 // and a whole unlearning run with its evaluation.
+#include "llama/adapter.h"
 #include "llama/weights.h"
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
@@ -7,6 +8,9 @@
 #include "tests/llama/models.h"
 #include "tests/unlearn/program.h"
 #include "unlearn/trainer.h"
+#ifdef UIPE_EMULATED
+#include "tensor/cuda/device/emulator.h"
+#endif
 
 namespace uipe::unlearn {
 namespace {
@@ -141,7 +145,120 @@ TEST_F(CudaTraining, AResumedRunIsTheUninterruptedOneBitForBit) {
         EXPECT_TRUE(test::same_bits(w.to(Device{}), straight.weights().at(name).to(Device{}))) << name;
 }
 
+// --- The optimizer on the host
+// ----------------------------------------------------------------------------------------
+
+class CudaOffload : public tensor::test::Cuda {
+protected:
+    /// A model, whole or an adapter, and its training with or without the optimizer on the host.
+    struct Session {
+        std::unique_ptr<llama::Llama> model;
+        std::unique_ptr<Trainer> trainer;
+    };
+    Session session(DType dtype, DType moments, bool offload, bool lora = false, std::uint64_t seed = 1) const {
+        Session s;
+        const llama::Config config = llama::small_config();
+        s.model = std::make_unique<llama::Llama>(model_on(cuda(), dtype, seed));
+        if (lora) s.model->set_adapter(adapter(dtype, seed));
+        TrainerOptions o = options(4);
+        o.adamw.moments = moments;
+        o.adamw.offload = offload;
+        o.max_grad_norm = 0.5;
+        s.trainer = std::make_unique<Trainer>(*s.model, nullptr, fine_tuning(), data(), o);
+        return s;
+    }
+    llama::Adapter adapter(DType dtype, std::uint64_t seed) const {
+        llama::Adapter out = llama::fresh_adapter(llama::small_config(), {.rank = 2, .alpha = 4.0}, seed);
+        for (auto& [name, w] : out.weights) w = w.to(dtype).to(cuda());
+        return out;
+    }
+    static void expect_same(const Session& a, const Session& b) {
+        const llama::StateDict want = b.trainer->state();
+        for (const auto& [name, t] : a.trainer->state())
+            EXPECT_TRUE(test::same_bits(t.to(Device{}), want.at(name).to(Device{}))) << name;
+        const nn::Parameters weights = b.model->parameters();
+        std::size_t i = 0;
+        for (const nn::Parameter& p : a.model->parameters()) {
+            const Tensor other = weights[i++].variable.value();
+            EXPECT_TRUE(test::same_bits(p.variable.value().to(Device{}), other.to(Device{}))) << p.name;
+        }
+    }
+};
+
+TEST_F(CudaOffload, GivesTheBitsOfTheOptimizerOnTheDevice) {
+    for (const bool lora : {false, true})
+        for (const DType dtype : {DType::f32, DType::bf16})
+            for (const DType moments : {DType::f32, DType::bf16}) {
+                SCOPED_TRACE(cat(lora ? "lora " : "", tensor::name_of(dtype), ", moments ", tensor::name_of(moments)));
+                const Session there = session(dtype, moments, false, lora);
+                const Session here = session(dtype, moments, true, lora);
+                for (const auto& [name, t] : here.trainer->state()) EXPECT_EQ(t.device(), Device{}) << name;
+                const std::vector<StepInfo> want = run(*there.trainer);
+                const std::vector<StepInfo> got = run(*here.trainer);
+                for (std::size_t i = 0; i < want.size(); ++i) {
+                    EXPECT_EQ(got[i].loss, want[i].loss);
+                    EXPECT_EQ(got[i].grad_norm, want[i].grad_norm);
+                    EXPECT_GT(want[i].grad_norm, 0.5) << "nothing is clipped";
+                }
+                expect_same(here, there);
+            }
+}
+
+#ifdef UIPE_EMULATED
+TEST_F(CudaOffload, ReadsAGradientWhenItsCopyIsThereAndNotBefore) {
+    const Session there = session(DType::bf16, DType::f32, false);
+    const Session here = session(DType::bf16, DType::f32, true);
+    run(*there.trainer);
+    const emulator::Options before = emulator::options();
+    emulator::options().late_copies = true;
+    run(*here.trainer);
+    emulator::options() = before;
+    expect_same(here, there);
+}
+#endif
+
+TEST_F(CudaOffload, RunsGoOnWithItAndWithout) {
+    const TemporaryFolder folder;
+    const Session whole = session(DType::bf16, DType::bf16, false);
+    run(*whole.trainer);
+    for (const bool first : {false, true}) {
+        SCOPED_TRACE(first ? "begun on the host" : "begun on the device");
+        const Session begun = session(DType::bf16, DType::bf16, first);
+        begun.trainer->run_step();
+        begun.trainer->run_step();
+        begun.trainer->save(folder / cat("checkpoint", first));
+        const Session resumed = session(DType::bf16, DType::bf16, !first, false, 9);
+        resumed.trainer->load(folder / cat("checkpoint", first));
+        run(*resumed.trainer);
+        expect_same(resumed, whole);
+    }
+    const Session wide = session(DType::bf16, DType::f32, true);
+    EXPECT_SAYS(llama::message_of([&] { wide.trainer->load(folder / "checkpoint0"); }), "in bf16, the model needs f32");
+}
+
+TEST_F(CudaOffload, AGradientThatIsNotFiniteChangesNothing) {
+    const Tensor start = tensor::test::normal({3, 5}, DType::bf16);
+    const nn::Parameter p{"w", autograd::Variable::parameter(on(start))};
+    nn::AdamW optimizer({p}, {.offload = true});
+    autograd::backward(p.variable, on(Tensor::full({3, 5}, DType::f32, std::numeric_limits<double>::infinity())));
+    optimizer.step(0.1, nn::grad_squares({p}, cuda()), 1.0);
+    EXPECT_FALSE(p.variable.grad().defined());
+    EXPECT_TRUE(test::same_bits(p.variable.value().to(Device{}), start));
+    for (const double m : test::doubles(optimizer.state().at("m.w"))) EXPECT_EQ(m, 0.0);
+    EXPECT_EQ(optimizer.steps(), 1);
+}
+
 using CudaProgram = tensor::test::Cuda;
+
+TEST_F(CudaProgram, AnOffloadedRunIsResumedWithoutAndEndsInTheSameModel) {
+    using namespace testing;
+    const Words words = training() + Words{"--epochs", "1", "--device", "cuda", "--moments", "bf16", "--out"};
+    const Words offload{"--offload", "optimizer"};
+    must(words + Words{"offload_none"});
+    EXPECT_SAYS(must(words + Words{"offload_stopped", "--stop-after", "2"} + offload).err, "; on the host ");
+    must(words + Words{"offload_stopped", "--resume"});
+    EXPECT_EQ(weights_of("offload_stopped/model"), weights_of("offload_none/model"));
+}
 
 TEST_F(CudaProgram, UnlearningWithEvaluationIsTheCpus) {
     using namespace testing;

@@ -127,16 +127,86 @@ TEST(AdamW, AnF32WeightIsItsOwnMaster) {
     EXPECT_EQ(optimizer.masters().at("w").raw(), p.variable.value().raw());
 }
 
+// --- Moments of bf16 -------------------------------------------------------------------------------------------------
+
+TEST(Moments, OfBf16ReachTheirMeanWhereRoundingToNearestStandsStill) {
+    // A constant gradient of 1: v is 1 - 0.999^t in the mean.
+    constexpr int steps = 3000;
+    constexpr std::int64_t n = 4096;
+    const Parameter p = parameter("w", Tensor::zeros({n}, DType::f32));
+    AdamW optimizer({p}, {.moments = DType::bf16, .seed = 1});
+    tensor::bf16 nearest = 0.0F;
+    for (int i = 0; i < steps; ++i) {
+        set_gradient(p, Tensor::full({n}, DType::f32, 1.0));
+        optimizer.step(0.0);
+        nearest = 0.999F * nearest + 0.001F;
+    }
+    double mean = 0.0;
+    for (const double v : test::doubles(optimizer.state().at("v.w"))) mean += v / static_cast<double>(n);
+    // A rounding of numbers below 1 has a variance of 2^-16 / 4 at most, and counts 0.999^2 as much a step later: at
+    // most 500 such in the end, and a mean of n has an n-th. Six standard deviations:
+    const double bound = 6.0 * std::sqrt(500.0 * 0x1p-18 / static_cast<double>(n));
+    const double expected = 1.0 - std::pow(0.999, steps);
+    EXPECT_NEAR(mean, expected, bound);
+    EXPECT_EQ(float{nearest}, 0.25F) << "where a step is less than half of the last bit";
+    EXPECT_GT(std::abs(0.25 - expected), bound) << "so this test would see rounding to nearest";
+}
+
+TEST(Moments, OfBf16TakeHalfTheMemory) {
+    for (const DType weights : {DType::f32, DType::bf16})
+        for (const DType moments : {DType::f32, DType::bf16}) {
+            const Parameter p = parameter("w", Tensor::zeros({100, 3}, weights));
+            const std::map<std::string, Tensor> state = AdamW({p}, {.moments = moments}).state();
+            EXPECT_EQ(state.at("master.w").nbytes(), 4U * 300U);
+            EXPECT_EQ(state.at("m.w").nbytes() + state.at("v.w").nbytes(), (moments == DType::bf16 ? 4U : 8U) * 300U);
+        }
+}
+
+TEST(Moments, OfBf16AreTheSameHoweverAParameterIsCut) {
+    const Tensor start = normal({1, 100}, 1, 1.0, DType::f32);
+    const Tensor grad = normal({1, 100}, 2, 1.0, DType::f32);
+    const AdamWOptions options{.moments = DType::bf16, .seed = 3};
+    const Parameter whole = parameter("layer.w", start.clone());
+    AdamW of_whole({whole}, options);
+    const auto part = [](const Tensor& t, std::int64_t begin, std::int64_t end) {
+        return t.view({100}).rows(begin, end).clone().view({1, end - begin});
+    };
+    const Parameters parts{parameter("layer.w[0:37]", part(start, 0, 37)),
+                           parameter("layer.w[37:100]", part(start, 37, 100))};
+    AdamW of_parts(parts, options);
+    for (int i = 0; i < 5; ++i) {
+        set_gradient(whole, grad);
+        set_gradient(parts[0], part(grad, 0, 37));
+        set_gradient(parts[1], part(grad, 37, 100));
+        of_whole.step(1e-2);
+        of_parts.step(1e-2);
+    }
+    for (const std::string kind : {"m.", "v.", "master."}) {
+        const Tensor all = of_whole.state().at(kind + "layer.w");
+        EXPECT_TRUE(same_bits(of_parts.state().at(kind + "layer.w[0:37]"), part(all, 0, 37))) << kind;
+        EXPECT_TRUE(same_bits(of_parts.state().at(kind + "layer.w[37:100]"), part(all, 37, 100))) << kind;
+    }
+}
+
+TEST(Moments, OfBf16AreNotForF64) {
+    EXPECT_THROW(AdamW({parameter("w", normal({3}, 1))}, {.moments = DType::bf16}), InputError);
+    EXPECT_EQ(AdamW({parameter("w", normal({3}, 1))}, {}).state().at("m.w").dtype(), DType::f64);
+}
+
+TEST(Offload, IsNotFromTheHost) {
+    EXPECT_THROW(AdamW({parameter("w", normal({3}, 1, 1.0, DType::f32))}, {.offload = true}), InputError);
+}
+
 // --- Its state -------------------------------------------------------------------------------------------------------
 
 struct Training {
     Parameters parameters;
     AdamW optimizer;
 
-    explicit Training(DType dtype, std::uint64_t seed = 0)
+    explicit Training(DType dtype, std::uint64_t seed = 0, DType moments = DType::f32)
         : parameters{parameter("a", normal({3, 5}, seed + 1, 1.0, dtype)),
                      parameter("b", normal({7}, seed + 2, 1.0, dtype))},
-          optimizer(parameters, {.weight_decay = 0.1}) {}
+          optimizer(parameters, {.weight_decay = 0.1, .moments = moments}) {}
 
     void step(std::uint64_t i) {
         for (const Parameter& p : parameters) set_gradient(p, normal(p.variable.value().shape(), 50 + i));
@@ -151,11 +221,15 @@ std::map<std::string, Tensor> copy_of(const std::map<std::string, Tensor>& state
 }
 
 TEST(AdamW, AResumedRunEqualsTheWholeOneBitForBit) {
-    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
-        Training whole(dtype);
+    for (const auto& [dtype, moments] : std::vector<std::pair<DType, DType>>{{DType::f64, DType::f32},
+                                                                             {DType::f32, DType::f32},
+                                                                             {DType::bf16, DType::f32},
+                                                                             {DType::f32, DType::bf16},
+                                                                             {DType::bf16, DType::bf16}}) {
+        Training whole(dtype, 0, moments);
         for (std::uint64_t i = 0; i < 3; ++i) whole.step(i);
         const std::map<std::string, Tensor> saved = copy_of(whole.optimizer.state());
-        Training resumed(dtype, 1000);  // other weights, all to be replaced
+        Training resumed(dtype, 1000, moments);  // other weights, all to be replaced
         resumed.step(0);
         resumed.optimizer.load_state(saved, whole.optimizer.steps());
         EXPECT_EQ(resumed.optimizer.steps(), 3);

@@ -111,6 +111,99 @@ TEST_P(AdamW, GivesTheSameBitsForAnyThreads) {
     });
 }
 
+// --- Moments of bf16
+// --------------------------------------------------------------------------------------------------
+
+class AdamWMoments : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, AdamWMoments, ::testing::Values(DType::f32, DType::bf16), type_name);
+
+/// A state whose moments are bf16.
+State narrow_state(std::int64_t n, DType dtype) {
+    State s(n, dtype);
+    s.m = s.m.to(DType::bf16);
+    s.v = s.v.to(DType::bf16);
+    return s;
+}
+
+State copy_of(const State& s) {
+    State out = s;
+    out.master = s.master.clone();
+    out.m = s.m.clone();
+    out.v = s.v.clone();
+    out.param = s.param.raw() == s.master.raw() ? out.master : s.param.clone();
+    return out;
+}
+
+void step(const State& s, const AdamWStep& how) { adamw(s.param, s.master, s.m, s.v, s.grad, how); }
+
+/// Whether y is x or the bf16 before or behind it: never further than rounding goes.
+void expect_neighbours(const Tensor& y, const Tensor& x) {
+    const auto narrow = y.to_vector<bf16>();
+    const auto wide = x.to_vector<float>();
+    for (std::size_t i = 0; i < wide.size(); ++i) {
+        const std::uint32_t below = std::bit_cast<std::uint32_t>(wide[i]) >> 16;
+        const bool exact = std::bit_cast<std::uint32_t>(wide[i]) << 16 == 0;
+        EXPECT_TRUE(narrow[i].bits == below || (!exact && narrow[i].bits == below + 1)) << wide[i];
+    }
+}
+
+TEST_P(AdamWMoments, OfBf16AreThoseOfF32RoundedAndTheStepIsThatOfF32) {
+    for (const std::int64_t n : {1, 3, 17, 20001}) {
+        const State narrow = narrow_state(n, GetParam());
+        State wide = copy_of(narrow);
+        wide.m = narrow.m.to(DType::f32);
+        wide.v = narrow.v.to(DType::f32);
+        for (const State* s : {&std::as_const(narrow), &std::as_const(wide)})
+            step(*s, {.weight_decay = 0.1, .step = 3, .seed = 5, .stream = 6});
+        EXPECT_TRUE(same_bits(narrow.master, wide.master));
+        EXPECT_TRUE(same_bits(narrow.param, wide.param));
+        expect_neighbours(narrow.m, wide.m);
+        expect_neighbours(narrow.v, wide.v);
+    }
+}
+
+TEST_P(AdamWMoments, AreRoundedBySeedStreamStepAndElementAlone) {
+    const State start = narrow_state(1000, GetParam());
+    const AdamWStep how{.step = 3, .seed = 5, .stream = 6};
+    const State whole = copy_of(start);
+    step(whole, how);
+    const State parts = copy_of(start);
+    for (const auto& [begin, end] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 1}, {1, 338}, {338, 1000}}) {
+        AdamWStep part = how;
+        part.first = begin;
+        const auto rows = [&, b = begin, e = end](const Tensor& t) { return t.rows(b, e); };
+        adamw(rows(parts.param), rows(parts.master), rows(parts.m), rows(parts.v), rows(parts.grad), part);
+    }
+    EXPECT_TRUE(same_bits(parts.m, whole.m));
+    EXPECT_TRUE(same_bits(parts.v, whole.v));
+    EXPECT_TRUE(same_bits(parts.master, whole.master));
+    for (const AdamWStep& other :
+         {AdamWStep{.step = 3, .seed = 4, .stream = 6}, AdamWStep{.step = 3, .seed = 5, .stream = 7},
+          AdamWStep{.step = 3, .seed = 5, .stream = 6, .first = 1}}) {
+        const State s = copy_of(start);
+        step(s, other);
+        EXPECT_FALSE(same_bits(s.m, whole.m));
+        EXPECT_FALSE(same_bits(s.v, whole.v));
+    }
+}
+
+TEST_P(AdamWMoments, HaveTheSameBitsForAnyThreads) {
+    const State start = narrow_state(70011, GetParam());
+    expect_same_bits_for_any_threads([&] {
+        const State s = copy_of(start);
+        step(s, {.step = 3, .seed = 5, .stream = 6});
+        return std::vector<Tensor>{s.param, s.master, s.m, s.v};
+    });
+}
+
+TEST_P(AdamWMoments, StayWhereAGradientIsNotFinite) {
+    const State start = narrow_state(9, GetParam());
+    const State s = copy_of(start);
+    step(s, {.squares = Tensor::full({1}, DType::f64, std::numeric_limits<double>::infinity())});
+    EXPECT_TRUE(same_bits(s.m, start.m));
+    EXPECT_TRUE(same_bits(s.v, start.v));
+}
+
 TEST(AdamWChecks, RefusesStatesOfAnotherTypeOrShape) {
     const Tensor p = Tensor::zeros({3}, DType::f32);
     const Tensor other = Tensor::zeros({4}, DType::f32);
@@ -118,6 +211,11 @@ TEST(AdamWChecks, RefusesStatesOfAnotherTypeOrShape) {
     EXPECT_THROW(adamw(p, p, other, p, p, {}), Error);
     EXPECT_THROW(adamw(p, p, p, p, half, {}), Error);
     EXPECT_THROW(adamw(half, half, half, half, half, {}), Error);  // a bf16 master would not move
+    EXPECT_THROW(adamw(p, p, half, p, p, {}), Error);              // one moment
+    const Tensor wide = Tensor::zeros({3}, DType::f64);
+    EXPECT_THROW(adamw(wide, wide, half, half, wide, {}), Error);
+    EXPECT_THROW(adamw(p, p, half, half, p, {.first = (std::int64_t{1} << 32) - 2}), Error);
+    EXPECT_THROW(adamw(p, p, half, half, p, {.first = -1}), Error);
 }
 
 }  // namespace

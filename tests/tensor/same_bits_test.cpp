@@ -190,6 +190,10 @@ TEST(SameBits, AdamW) {
                 adamw(param, master, m, v, noise({s.T, s.C}, DType::f32, 4),
                       {.weight_decay = 0.1, .step = 3, .squares = squares, .max_norm = 0.7});
                 take(name_for("adamw", dtype, s), {param, master, m, v});
+                const Tensor m16 = m.to(DType::bf16);
+                const Tensor v16 = v.to(DType::bf16);
+                adamw(param, master, m16, v16, noise({s.T, s.C}, DType::f32, 5), {.step = 4, .seed = 1, .stream = 2});
+                take(name_for("adamw, moments of bf16", dtype, s), {param, master, m16, v16});
             }
     });
 }

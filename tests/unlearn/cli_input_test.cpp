@@ -260,6 +260,9 @@ TEST(BadInput, UnknownNamesListTheKnown) {
     expect_refused(train({"--template", "chatty"}), {"\"chatty\"", "llama2-chat, qa, plain"});
     expect_refused(train({"--dtype", "f16"}), {"--dtype 'f16'", "f32, bf16"});
     expect_refused(train({"--save-dtype", "f16"}), {"--save-dtype 'f16'", "f32, bf16"});
+    expect_refused(train({"--moments", "f16"}), {"--moments 'f16'", "f32, bf16"});
+    expect_refused(train({"--offload", "all"}), {"--offload 'all'", "none, optimizer"});
+    expect_refused(train({"--offload", "optimizer"}), {"--offload optimizer is for --device cuda"});
     expect_refused(train({"--device", "abacus"}), {"--device abacus", "cpu, cuda"});
     expect_refused({"eval", "--model", "base/model", "--tofu", "world", "--protocol", "third", "--out", "refused"},
                    {"'third'", "tofu, open-unlearning"});
@@ -334,6 +337,7 @@ TEST(BadInput, ResumingWithOtherSettingsSaysWhich) {
     expect_refused(training() + Words{"--epochs", "3", "--out", "begun"} + resume,
                    {"begun: cannot resume with other settings", "epochs is 2 there and 3 here"});
     expect_refused(words + Words{"--seed", "7", "--resume"}, {"seed is 42 there and 7 here"});
+    expect_refused(words + Words{"--moments", "bf16", "--resume"}, {"moments is \"f32\" there and \"bf16\" here"});
     expect_refused(words + Words{"--no-shuffle", "--resume"}, {"no_shuffle is false there and true here"});
     expect_refused(words + Words{"--replay", "world/full.json", "--resume"}, {"replay is [] there"});
     expect_refused(training() + Words{"--out", "refused", "--resume"}, {"refused: there is no run to resume"});

@@ -36,6 +36,17 @@ TEST(CliPlan, NamesTheNearestSettingsThatFit) {
     EXPECT_SAYS(json["fits_with"]["flags"].get<std::string>(), "--micro-batch");
 }
 
+TEST(CliPlan, TakesTheOptimizersMemoryFromTheDevice) {
+    const Words words{"plan", "--preset", "llama2-7b", "--dtype", "bf16", "--chip", "h100", "--json"};
+    const auto planned = [&](const Words& more) { return must(words + more).json()["memory"]["classes"]; };
+    const auto weights = std::int64_t{6'738'415'616};
+    EXPECT_EQ(planned({})["moments"], 8 * weights);
+    EXPECT_EQ(planned({"--moments", "bf16"})["moments"], 4 * weights);
+    const Json away = planned({"--offload", "optimizer"});
+    EXPECT_EQ(away["moments"], 0);
+    EXPECT_EQ(away["masters"], 0);
+}
+
 TEST(CliPlan, KnowsModelFoldersAndMeasuresThisMachine) {
     const Json json = must({"plan", "--model", "base/model", "--method", "npo", "--seq", "64", "--batch-size", "4",
                             "--measure", "--json"})
@@ -61,6 +72,9 @@ TEST(CliPlan, RefusesWhatItDoesNotKnow) {
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--seq", "1"}), "--seq must be between 2");
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--targets", "512"}), "--targets 512");
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--method", "sgd"}), "unknown method");
+    EXPECT_SAYS(said({"--preset", "llama2-7b", "--moments", "f16"}), "known: f32, bf16");
+    EXPECT_SAYS(said({"--preset", "llama2-7b", "--offload", "all"}), "known: none, optimizer");
+    EXPECT_SAYS(said({"--preset", "llama2-7b", "--offload", "optimizer"}), "--offload optimizer is for --device cuda");
 }
 
 TEST(CliPlan, ARunThatDoesNotFitIsRefusedInOneLineAndLeavesNothing) {

@@ -58,6 +58,14 @@ TEST(Resume, BetweenAndWithinEpochsGivesTheSameBits) {
     }
 }
 
+TEST(Resume, MomentsOfBf16AreRoundedAsWithoutTheStop) {
+    const Words words = training() + Words{"--epochs", "2", "--moments", "bf16", "--out"};
+    must(words + Words{"narrow"});
+    must(words + Words{"narrow-stopped", "--stop-after", "7"});
+    must(words + Words{"narrow-stopped", "--resume"});
+    expect_same_run("narrow-stopped", "narrow");
+}
+
 TEST(Resume, AnUnlearningRunKeepsItsEvaluationsAndItsSelection) {
     const Words words =
         Words{"unlearn", "--model", "base/model", "--method",     "npo_rt", "--epochs",   "3",   "--batch-size",

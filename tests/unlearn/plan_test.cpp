@@ -177,6 +177,33 @@ TEST(Plan, SevenBillionParametersArePlannedInSecondsAndFitOneGpuOf141GB) {
     EXPECT_LT(plan.flops(), 1.1 * products);
 }
 
+TEST(Plan, MomentsInBf16AndAnOffloadedOptimizerSaveWhatTheyShould) {
+    PlanRequest request = llama2_7b();
+    const auto parameters = static_cast<std::size_t>(llama::parameter_count(request.config));
+    const Plan wide = make_plan(request);
+    EXPECT_EQ(wide.host, 0U);
+    for (const DType moments : {DType::f32, DType::bf16}) {
+        request.trainer.adamw.moments = moments;
+        request.trainer.adamw.offload = false;
+        const Plan plan = make_plan(request);
+        const std::size_t bytes = moments == DType::bf16 ? 4 : 8;
+        EXPECT_EQ(at_peak(plan, MemoryClass::moments), bytes * parameters);
+        EXPECT_EQ(wide.memory.peak - plan.memory.peak, (8 - bytes) * parameters);
+        request.trainer.adamw.offload = true;
+        const std::size_t host = tensor::memory_stats().in_use;
+        const Plan away = make_plan(request);
+        EXPECT_LT(tensor::memory_stats().in_use, host + (1U << 20));
+        EXPECT_EQ(at_peak(away, MemoryClass::moments), 0U);
+        EXPECT_EQ(at_peak(away, MemoryClass::masters), 0U);
+        EXPECT_EQ(plan.memory.peak - away.memory.peak, (4 + bytes) * parameters);
+        // On the host: these, and two places each for a gradient and a weight of the largest, 32000 by 4096.
+        EXPECT_NEAR(static_cast<double>(away.host),
+                    static_cast<double>((4 + bytes) * parameters + 2 * 6 * std::size_t{32000} * 4096), 1e6);
+    }
+    request.device = {};
+    EXPECT_SAYS(llama::message_of([&] { make_plan(request); }), "is for --device cuda");
+}
+
 TEST(Plan, WhatDoesNotFitIsRefusedWithTheNearestSettingsThatDo) {
     PlanRequest request = llama2_7b();
     request.recompute = llama::Recompute::norm;

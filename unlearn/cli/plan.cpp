@@ -5,6 +5,7 @@
 #include "tensor/available_memory.h"
 #include "unlearn/cli/command.h"
 #include "unlearn/cli/lora_options.h"
+#include "unlearn/cli/optimizer_options.h"
 #include "unlearn/plan.h"
 #include "unlearn/prediction.h"
 #include "unlearn/session.h"
@@ -22,6 +23,7 @@ struct PlanArguments {
     std::string recompute = "norm";
     int ranks = 1, zero = 0;
     LoraArguments lora;
+    OptimizerArguments optimizer;
     bool kl_on_answers = false;
     bool measure = false;
     std::string chip;
@@ -72,6 +74,7 @@ PlanRequest request_of(const PlanArguments& a, const Common& common) {
     r.trainer.epochs = 1;
     r.trainer.batch_size = a.batch_size;
     r.trainer.micro_batch = a.micro_batch;
+    a.optimizer.apply(r.trainer.adamw);
     r.trainer.objective.kl_on_answers = a.kl_on_answers;
     require_count("--growth", a.growth, 0);
     require_input(a.growth <= 4096, "--growth: up to 4096 ranks");
@@ -308,6 +311,7 @@ void add_plan(CLI::App& app) {
     c->add_option("--ranks", a->ranks, "Processes that share the run, each with memory of its own");
     c->add_option("--zero", a->zero, "What they keep once: 1 the optimizer's state, 2 also gradients, 3 also weights");
     add_lora_options(*c, a->lora);
+    add_optimizer_options(*c, a->optimizer);
     c->add_flag("--kl-on-answers", a->kl_on_answers, "KL Min: average over answers, not over prompts and answers");
     std::string names;
     for (const Chip& chip : chips()) names += (names.empty() ? "" : ", ") + std::string(chip.name);

@@ -7,6 +7,7 @@
 #include "unlearn/cli/command.h"
 #include "unlearn/cli/evaluation_options.h"
 #include "unlearn/cli/lora_options.h"
+#include "unlearn/cli/optimizer_options.h"
 #include "unlearn/training.h"
 
 namespace uipe::unlearn {
@@ -20,6 +21,7 @@ struct TrainArguments {
     std::string method;
     std::string preset;
     LoraArguments lora;
+    OptimizerArguments optimizer;
     bool no_shuffle = false;
     bool no_eval = false;
     bool save_epochs = false;
@@ -51,6 +53,7 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
     c.add_option("--weight-decay", t.adamw.weight_decay, "AdamW's decay of matrices");
     c.add_option("--adam-beta1", t.adamw.beta1, "AdamW's first moment");
     c.add_option("--adam-beta2", t.adamw.beta2, "AdamW's second moment");
+    add_optimizer_options(c, a.optimizer);
     c.add_option("--max-grad-norm", t.max_grad_norm, "Clips the gradient's norm; 0: never");
     c.add_option("--max-length", job.max_length, "Tokens of a row at most");
     c.add_option("--template", job.form, "Prompt of a QA row: llama2-chat, qa, plain");
@@ -118,6 +121,7 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     require_at_least("--stop-after", static_cast<double>(a.job.stop_after), 0);
     for (const double beta : {t.adamw.beta1, t.adamw.beta2})
         require_input(beta >= 0 && beta < 1, "--adam-beta1 and --adam-beta2 must be in [0, 1), not ", beta);
+    a.optimizer.apply(t.adamw);
     t.schedule = nn::schedule_named(a.schedule);
     a.job.recompute.reset();
     if (a.recompute != "auto") a.job.recompute = llama::recompute_named(a.recompute);
