@@ -32,4 +32,10 @@ std::uint64_t Checksum::value() const {
     return sum ^ sum >> 32;
 }
 
+std::uint64_t checksum(const void* data, std::size_t size) {
+    Checksum sum;
+    sum.add(data, size);
+    return sum.value();
+}
+
 }  // namespace uipe

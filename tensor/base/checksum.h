@@ -18,4 +18,7 @@ private:
     std::uint64_t size_ = 0;
 };
 
+/// Of bytes that come in one piece.
+std::uint64_t checksum(const void* data, std::size_t size);
+
 }  // namespace uipe
