@@ -221,7 +221,8 @@ std::string flag_of(llama::Recompute what) {
 struct Settings {
     llama::Recompute recompute;
     int zero;
-    tensor::DType dtype;
+    tensor::DType dtype, moments;
+    bool offload;
     std::int64_t lora_rank;
     std::int64_t micro_batch;
 
@@ -229,6 +230,8 @@ struct Settings {
         : recompute(r.recompute),
           zero(r.zero),
           dtype(r.dtype),
+          moments(r.trainer.adamw.moments),
+          offload(r.trainer.adamw.offload),
           lora_rank(r.lora.rank),
           micro_batch(r.trainer.micro_batch > 0 ? r.trainer.micro_batch : r.trainer.batch_size) {}
 
@@ -236,6 +239,8 @@ struct Settings {
         r.recompute = recompute;
         r.zero = zero;
         r.dtype = dtype;
+        r.trainer.adamw.moments = moments;
+        r.trainer.adamw.offload = offload;
         r.trainer.micro_batch = micro_batch;
         if (r.lora.rank == lora_rank) return;
         r.lora.rank = lora_rank;
@@ -245,6 +250,8 @@ struct Settings {
         std::string text;
         if (lora_rank != from.lora_rank) text += cat(" --lora-rank ", lora_rank);
         if (dtype != from.dtype) text += cat(" --dtype ", tensor::name_of(dtype));
+        if (moments != from.moments) text += cat(" --moments ", tensor::name_of(moments));
+        if (offload != from.offload) text += " --offload optimizer";
         if (zero != from.zero) text += cat(" --zero ", zero);
         if (micro_batch != from.micro_batch) text += cat(" --micro-batch ", micro_batch);
         if (recompute != from.recompute) text += flag_of(recompute);
@@ -252,25 +259,40 @@ struct Settings {
     }
 };
 
-/// `now`, and what changes no result but memory and time; then the same in bf16, and with an adapter alone trained.
-std::vector<Settings> settings_to_try(const Settings& now, int ranks, bool may_adapt) {
+/// As the request is, and what changes no result but memory and time; then the same with weights in bf16, with moments
+/// in bf16, and with an adapter alone trained.
+std::vector<Settings> settings_to_try(const PlanRequest& r) {
+    const Settings now(r);
     std::vector<Settings> out;
     const auto add = [&](Settings s) {
-        for (s.zero = now.zero; s.zero <= (ranks > 1 ? 3 : now.zero); ++s.zero)
+        for (s.zero = now.zero; s.zero <= (r.ranks > 1 ? 3 : now.zero); ++s.zero)
             for (const llama::Recompute what : all_recompute)
                 if (what >= now.recompute) {
                     s.recompute = what;
                     out.push_back(s);
                 }
     };
+    const auto add_here_and_on_the_host = [&](Settings s) {
+        add(s);
+        if (s.offload || r.device.kind != tensor::Device::Kind::cuda) return;
+        s.offload = true;
+        add(s);
+    };
     Settings s = now;
-    add(s);
+    add_here_and_on_the_host(s);
     if (s.dtype != tensor::DType::bf16) {
         s.dtype = tensor::DType::bf16;
-        add(s);
+        add_here_and_on_the_host(s);
     }
-    if (s.lora_rank == 0 && may_adapt) {
+    if (s.moments != tensor::DType::bf16) {
+        s.moments = tensor::DType::bf16;
+        add_here_and_on_the_host(s);
+    }
+    s = now;
+    if (s.lora_rank == 0 && r.may_adapt) {
         s.lora_rank = 4;
+        add(s);
+        s.dtype = tensor::DType::bf16;
         add(s);
     }
     return out;
@@ -285,7 +307,7 @@ std::optional<Fit> nearest_fit(const PlanRequest& request, std::size_t memory) {
         s.apply(changed);
         return Fit{s.flags(now), make_plan(changed)};
     };
-    for (Settings s : settings_to_try(now, request.ranks, request.may_adapt)) {
+    for (Settings s : settings_to_try(request)) {
         Settings least = s;
         least.micro_batch = 1;
         if (planned(least).plan.needed() > memory) continue;
@@ -310,8 +332,8 @@ void check_fits(const Plan& plan, const PlanRequest& request, std::size_t memory
     const std::optional<Fit> fit = nearest_fit(request, memory);
     const std::string cure =
         fit ? cat("it fits with ", fit->flags, " (", size_text(static_cast<double>(fit->plan.needed())), ")")
-            : cat("no --micro-batch, --recompute, --zero, --dtype bf16 or --lora-rank makes it fit; more ranks ",
-                  "(mpirun -n) with --zero 3 may");
+            : cat("no --micro-batch, --recompute, --zero, --offload, --dtype bf16, --moments bf16 or --lora-rank ",
+                  "makes it fit; more ranks (mpirun -n) with --zero 3 may");
     throw InputError(cat("this run needs ", size_text(static_cast<double>(plan.needed())), " of memory ",
                          request.ranks > 1 ? "a rank (" : "(", parts_text(plan), ") and there are ",
                          size_text(static_cast<double>(memory)), "; ", cure));

@@ -55,9 +55,9 @@ struct Fit {
     std::string flags;
     Plan plan;
 };
-/// The least change of settings with which the run needs no more than `memory`: smaller micro-batches, recompute and,
-/// among ranks, higher ZeRO stages, which change no result, before bf16, and that before an adapter. Each is planned.
-/// Nothing when none fits.
+/// The least change of settings with which the run needs no more than `memory`: smaller micro-batches, recompute, among
+/// ranks higher ZeRO stages, on a GPU the optimizer on the host, which change no result, before bf16, and that before
+/// an adapter. Each is planned. Nothing when none fits.
 std::optional<Fit> nearest_fit(const PlanRequest& request, std::size_t memory);
 
 /// The least that must be computed again for the run to need no more than `memory`; all there is where nothing helps.

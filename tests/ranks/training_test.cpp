@@ -130,6 +130,46 @@ TEST(RanksTraining, IsThatOfOneProcessAtEveryStage) {
     expect_as_alone("npo", DType::f32, true, 1e-4, 1e-6);
 }
 
+/// Steps of an adapter, whose reference shares the model's weights, and what it has become.
+std::pair<std::vector<double>, llama::StateDict> adapted(const char* method, const llama::LoraConfig& lora,
+                                                         const Distribution& ranks, llama::Recompute recompute) {
+    const llama::Config config = config_of(false);
+    llama::Llama model(config, llama::moved_weights(llama::lively_weights(config, DType::f32, 1), DType::f32,
+                                                    ranks.shared() ? tensor::Device{} : tensor::test::device()));
+    model.set_adapter(llama::fresh_adapter(config, lora, 3), DType::f32, tensor::test::device());
+    model.set_recompute(recompute);
+    llama::Llama reference = model.reference();
+    Trainer trainer(model, &reference, unlearning_objective(method), data(), options(), ranks);
+    std::vector<double> losses;
+    for (int i = 0; i < 8; ++i) losses.push_back(trainer.run_step().loss);
+    llama::StateDict out;
+    const auto master = trainer.masters();
+    for (const nn::Parameter& p : model.trainable()) out[p.name] = master(p.name).to(tensor::Device{}).clone();
+    return {losses, out};
+}
+
+TEST(RanksTraining, OfAnAdapterIsThatOfOneProcessAtEveryStage) {
+    // The second is so small that some ranks own none of it.
+    for (const llama::LoraConfig& lora :
+         {llama::LoraConfig{.rank = 3, .alpha = 6, .dropout = 0.2, .targets = llama::lora_targets()},
+          llama::LoraConfig{.rank = 1, .alpha = 2, .dropout = 0, .targets = {"q_proj"}}})
+        for (const char* method : {"kl_min", "npo"}) {
+            const auto [losses, weights] =
+                adapted(method, lora, {nullptr, 0, DType::f32, tensor::test::device()}, llama::Recompute::norm);
+            std::optional<llama::StateDict> first;
+            for (int stage = 0; stage <= 3; ++stage) {
+                SCOPED_TRACE(cat(method, ", rank ", lora.rank, ", stage ", stage));
+                const auto [own, made] = adapted(method, lora, among(stage, DType::f32),
+                                                 stage == 3 ? llama::Recompute::block : llama::Recompute::norm);
+                for (std::size_t i = 0; i < own.size(); ++i)
+                    EXPECT_NEAR(own[i], losses[i], 1e-6 * std::max(1.0, std::abs(losses[i]))) << i;
+                EXPECT_LE(apart(made, weights), 1e-3);
+                if (!first) first = made;
+                EXPECT_TRUE(same(made, *first));
+            }
+        }
+}
+
 TEST(RanksTraining, CutsABatchIntoAnyMicroBatches) {
     for (int stage = 0; stage <= 3; ++stage) {
         SCOPED_TRACE(cat("stage ", stage));

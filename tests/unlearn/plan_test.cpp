@@ -216,7 +216,8 @@ TEST(Plan, WhatDoesNotFitIsRefusedWithTheNearestSettingsThatDo) {
     const std::string said = llama::message_of([&] { check_fits(plan, request, 141'000'000'000U); });
     EXPECT_SAYS(said, "it fits with " + fit->flags);
     EXPECT_SAYS(said, "141.0 GB");
-    EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 80'000'000'000U); }), "with --lora-rank 4");
+    EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 80'000'000'000U); }), "with --offload optimizer");
+    EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 25'000'000'000U); }), "with --lora-rank 4");
     EXPECT_SAYS(llama::message_of([&] { check_fits(plan, request, 8'000'000'000U); }), "no --micro-batch");
     check_fits(plan, request, plan.needed());
     // One less than it needs is too little.

@@ -92,11 +92,9 @@ std::size_t memory_of(const PlanArguments& a, tensor::Device device) {
 std::string size(std::size_t bytes) { return size_text(static_cast<double>(bytes)); }
 
 Json memory_json(const Plan& plan) {
-    Json out{{"peak", plan.memory.peak},
-             {"place", plan.memory.place_of_peak},
-             {"mapped", plan.mapped},
-             {"outside", plan.outside},
-             {"needed", plan.needed()}};
+    Json out{{"peak", plan.memory.peak}, {"place", plan.memory.place_of_peak},
+             {"mapped", plan.mapped},    {"outside", plan.outside},
+             {"needed", plan.needed()},  {"host", plan.host}};
     for (std::size_t i = 0; i < tensor::num_memory_classes; ++i)
         out["classes"][tensor::name_of(static_cast<tensor::MemoryClass>(i))] = plan.memory.at_peak[i];
     return out;
@@ -116,12 +114,13 @@ void print_memory(const Plan& plan, int ranks) {
     if (plan.mapped > 0) row("read from files", plan.mapped);
     row("beside tensors, about", plan.outside);
     row("all", plan.needed());
+    if (plan.host > 0) row("and of the host's", plan.host);
 }
 
 std::string verdict(const Plan& plan, std::size_t memory, const std::optional<Fit>& other) {
     const std::string text = cat(size(plan.needed()), " of ", size(memory), ": ");
     if (plan.needed() <= memory) return text + "fits";
-    if (!other) return text + "does not fit, nor with a smaller micro-batch, recompute, bf16 or LoRA";
+    if (!other) return text + "does not fit, nor with a smaller micro-batch, recompute, bf16, offload or LoRA";
     return cat(text, "does not fit; it does with ", other->flags, " (", size(other->plan.needed()), ")");
 }
 
