@@ -417,6 +417,14 @@ def memory(run):
         least = min(theirs, key=theirs.get)
         run.figures.append(Figure("memory", f"peak memory of a 110M training step, {dtype}", f"{thousands(ours)} MB",
                                   f"{thousands(theirs[least])} MB ({least})", ours / theirs[least], "memory", 0.6, 0.5))
+        variant, flags = {"f32": ("recompute", "--recompute"),
+                          "bf16": ("recompute_moments", "--recompute --moments bf16")}[dtype]
+        found = run.engine.run(f"^step/110M_{dtype}_{variant}/")[f"step/110M_{dtype}_{variant}"]
+        run.keep(f"memory {dtype}, {flags}", found)
+        lean = found["peak_MB"]
+        run.figures.append(Figure("memory", f"the same with `{flags}`, at {1024 / found['seconds']:,.0f} tok/s",
+                                  f"{thousands(lean)} MB", f"{thousands(theirs[least])} MB ({least})",
+                                  lean / theirs[least], "memory"))
 
 
 def tofu_settings(run):

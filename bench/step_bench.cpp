@@ -24,10 +24,13 @@ double peak_bytes() {
     return 0.0;
 }
 
-void step(benchmark::State& state, const NamedModel& named, DType dtype) {
+void step(benchmark::State& state, const NamedModel& named, DType dtype,
+          llama::Recompute recompute = llama::Recompute::norm, DType moments = DType::f32) {
     const llama::Config& config = named.config;
     llama::Llama model(config, weights_of(named, dtype));
+    model.set_recompute(recompute);
     unlearn::TrainerOptions options;
+    options.adamw.moments = moments;
     options.epochs = 1'000'000;  // of one step
     options.batch_size = 4;
     options.schedule = nn::Schedule::constant;
@@ -69,10 +72,25 @@ void unlearning(benchmark::State& state, const NamedModel& named, DType dtype, c
 }
 
 // Fixed numbers of steps: making the model anew to find a good one would take longer than the steps.
-BENCHMARK_CAPTURE(step, 15M_f32, small_model(), DType::f32)->Iterations(10)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(step, 15M_bf16, small_model(), DType::bf16)->Iterations(10)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(step, 110M_f32, large_model(), DType::f32)->Iterations(3)->Apply(in_milliseconds);
-BENCHMARK_CAPTURE(step, 110M_bf16, large_model(), DType::bf16)->Iterations(3)->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(step, 15M_f32, small_model(), DType::f32, llama::Recompute::norm)
+    ->Iterations(10)
+    ->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(step, 15M_bf16, small_model(), DType::bf16, llama::Recompute::norm)
+    ->Iterations(10)
+    ->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(step, 110M_f32, large_model(), DType::f32, llama::Recompute::norm)
+    ->Iterations(3)
+    ->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(step, 110M_bf16, large_model(), DType::bf16, llama::Recompute::norm)
+    ->Iterations(3)
+    ->Apply(in_milliseconds);
+// Memory before time: blocks are computed again, to the same bits; and moments in bf16, to others.
+BENCHMARK_CAPTURE(step, 110M_f32_recompute, large_model(), DType::f32, llama::Recompute::block)
+    ->Iterations(3)
+    ->Apply(in_milliseconds);
+BENCHMARK_CAPTURE(step, 110M_bf16_recompute_moments, large_model(), DType::bf16, llama::Recompute::block, DType::bf16)
+    ->Iterations(3)
+    ->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(unlearning, demo_f32_grad_diff, demo_model(), DType::f32, "grad_diff")->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(unlearning, demo_f32_kl_min, demo_model(), DType::f32, "kl_min")->Apply(in_milliseconds);
 BENCHMARK_CAPTURE(unlearning, 15M_f32_grad_diff, small_model(), DType::f32, "grad_diff")

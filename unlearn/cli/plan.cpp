@@ -217,6 +217,7 @@ void print_time(const Timed& t, const Basis& basis) {
         "  assumed: %.3g TFLOP/s and %.3g TB/s at most (%s), each family at its share (--shares), and %.0f us of "
         "the host's time an op\n",
         roofs.flops * 1e-12, roofs.bytes * 1e-12, basis.source, o.launch * 1e6);
+    if (plan.host > 0) std::printf("  not in it: the update on the host, and what goes there and back\n");
     if (t.ranks > 1)
         std::printf(
             "  assumed: %.3g GB/s between ranks of a machine of %d (--link, --ranks-a-machine), %.3g between machines "
