@@ -193,21 +193,11 @@ TEST(Adapter, GenerationAndScoringAnswerWithIt) {
 
 /// In bf16 an update of a tenth of an ulp of the weights is nothing to merged weights. It must not be to generation,
 /// whose hidden states then are those of the training pass.
-TEST(Adapter, GenerationInBf16KeepsWhatMergingWouldLose) {
+TEST(Adapter, GenerationInBf16AnswersWithIt) {
     const test::Threads one(1);
     const Config config = small_config();
     Llama model = lively_model(config, DType::bf16);
-    const LoraConfig lora = lora_of(3);
-    const Adapter adapter = lively_adapter(config, lora, 4e-4);
-    const StateDict weights = model.weights();
-    for (const auto& [name, w] : moved_weights(merged(weights, adapter), DType::bf16)) {
-        std::size_t moved = 0;
-        for (std::int64_t i = 0; i < w.numel(); ++i)
-            moved += static_cast<float>(w.data<tensor::bf16>()[i]) !=
-                     static_cast<float>(weights.at(name).data<tensor::bf16>()[i]);
-        EXPECT_LE(moved, static_cast<std::size_t>(w.numel()) / 2) << name;
-    }
-    model.set_adapter(lively_adapter(config, lora, 0.2));
+    model.set_adapter(lively_adapter(config, lora_of(3), 0.2));
     const Batch batch = pack(random_sequences(config, {9}));
     const Tensor want = model.hidden(batch).value();
     Decoder decoder(model, 1, 16);

@@ -16,6 +16,7 @@ namespace {
 
 using tensor::DType;
 using tensor::MemoryClass;
+using tensor::MemoryScope;
 
 struct Setting {
     std::string name;
@@ -92,6 +93,18 @@ std::vector<Setting> settings() {
     all[6].request.maps_weights = true;
     all[7].request.trainer.objective.kl_on_answers = true;
     all[3].threads = all[9].threads = 2;
+    for (const auto& [method, what] : {std::pair("nll", llama::Recompute::none),
+                                       {"kl_min", llama::Recompute::mlp},
+                                       {"npo", llama::Recompute::norm}}) {
+        all.push_back(setting(method, wide, DType::f32, false, 6, 3, 30, 90));
+        all.back().name += cat(", ", llama::name_of(what));
+        all.back().request.recompute = what;
+        all.push_back(setting(method, deep, DType::f32, false, 6, 3, 30, 90));
+        all.back().name += cat(", ", llama::name_of(what), ", an adapter");
+        all.back().request.recompute = what;
+        all.back().request.maps_weights = method != std::string("npo");
+        all.back().request.lora = {.rank = 3, .alpha = 6, .dropout = 0.1, .targets = llama::lora_targets()};
+    }
     all[5].request.data.replay = rows(odd, 9, 200, 210, 3);
     return all;
 }
@@ -99,17 +112,22 @@ std::vector<Setting> settings() {
 /// What the allocator counts in the run itself.
 tensor::MemoryStats measured(const PlanRequest& r) {
     const auto weights = [&](MemoryClass c) {
-        const tensor::MemoryScope scope(c);
+        const MemoryScope scope(c);
         return llama::random_weights(r.config, r.dtype, 1);
     };
     llama::StateDict mapped;
     if (r.maps_weights) mapped = weights(MemoryClass::reference);
     const tensor::MemoryStats before = tensor::memory_stats();
     tensor::reset_peak();
-    llama::Llama model(r.config, weights(MemoryClass::weights));
+    llama::Llama model(r.config, r.lora.rank > 0 && r.maps_weights ? mapped : weights(MemoryClass::weights));
     model.set_recompute(r.recompute);
     std::unique_ptr<llama::Llama> reference;
-    if (r.objective->reference_model || r.objective->reference_rows)
+    const bool compares = r.objective->reference_model || r.objective->reference_rows;
+    if (r.lora.rank > 0) {
+        const MemoryScope scope(MemoryClass::weights);
+        model.set_adapter(llama::fresh_adapter(r.config, r.lora, 1));
+        if (compares) reference = std::make_unique<llama::Llama>(model.reference());
+    } else if (compares)
         reference = std::make_unique<llama::Llama>(r.config, r.maps_weights ? mapped : weights(MemoryClass::reference));
     Trainer trainer(model, reference.get(), *r.objective, r.data, r.trainer);
     if (!r.objective->reference_model) reference.reset();
