@@ -140,8 +140,9 @@ void Zero::before_backward(std::size_t unit) {
 }
 
 void Zero::after_backward(std::size_t unit) {
-    // Another forward pass of this micro-batch may have its backward pass to come, and more gradients.
-    if (--units_[unit].passes <= 0) reduce(unit);
+    // Another forward pass of this micro-batch may have its backward pass to come, and reads the weights once more.
+    if (--units_[unit].passes > 0) return;
+    reduce(unit);
     release(unit);
 }
 
