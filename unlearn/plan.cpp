@@ -332,6 +332,8 @@ void check_fits(const Plan& plan, const PlanRequest& request, std::size_t memory
     const std::optional<Fit> fit = nearest_fit(request, memory);
     const std::string cure =
         fit ? cat("it fits with ", fit->flags, " (", size_text(static_cast<double>(fit->plan.needed())), ")")
+        : plan.outside > memory
+            ? std::string("that is less than a process takes beside its tensors")
             : cat("no --micro-batch, --recompute, --zero, --offload, --dtype bf16, --moments bf16 or --lora-rank ",
                   "makes it fit; more ranks (mpirun -n) with --zero 3 may");
     throw InputError(cat("this run needs ", size_text(static_cast<double>(plan.needed())), " of memory ",
@@ -352,8 +354,9 @@ std::string size_text(double bytes) {
 
 std::size_t parse_size(const std::string& text, const char* flag) {
     static const std::vector<std::pair<std::string, double>> units{
-        {"", 1.0},   {"B", 1.0},   {"M", 1e6},     {"MB", 1e6},     {"G", 1e9},     {"GB", 1e9},
-        {"T", 1e12}, {"TB", 1e12}, {"Mi", 0x1p20}, {"MiB", 0x1p20}, {"Gi", 0x1p30}, {"GiB", 0x1p30}};
+        {"", 1.0},      {"K", 1e3},      {"KB", 1e3},    {"Ki", 0x1p10}, {"KiB", 0x1p10}, {"B", 1.0},
+        {"M", 1e6},     {"MB", 1e6},     {"G", 1e9},     {"GB", 1e9},    {"T", 1e12},     {"TB", 1e12},
+        {"Mi", 0x1p20}, {"MiB", 0x1p20}, {"Gi", 0x1p30}, {"GiB", 0x1p30}};
     std::size_t end = 0;
     double number = -1;
     try {

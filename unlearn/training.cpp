@@ -454,8 +454,9 @@ private:
                                                              {"model_utility", c.model_utility}});
                 say(cat(job_.out.string(), ": selected epoch ", c.name, " (", s.reason, ")"));
             } else {
-                say(cat(job_.out.string(),
-                        ": no epoch is selected: that takes forget quality, so --tofu and --retain-log"));
+                say(cat(
+                    job_.out.string(),
+                    ": no epoch is selected: that takes forget quality, so --tofu and --retain-log, and no --no-eval"));
             }
         }
         write_json(job_.out / "finished.json", Json{{"steps", result_.steps}, {"loss", result_.loss}});

@@ -55,6 +55,11 @@ TEST(CliPlan, KnowsModelFoldersAndMeasuresThisMachine) {
     EXPECT_GT(json["step"]["tok_per_s"], 1.0);
     EXPECT_EQ(json["step"]["tokens"], 4 * 63);
     EXPECT_EQ(must({"plan", "--init", "init.json", "--json"}).json()["parameters"], json["parameters"]);
+    // A run's own settings.
+    const Json run = must({"plan", "--config", "base/config.json", "--ranks", "16", "--measure", "--json"}).json();
+    EXPECT_EQ(run["parameters"], json["parameters"]);
+    EXPECT_SAYS(must({"plan", "--config", "base/config.json", "--ranks", "16", "--measure"}).out,
+                "8 of 16 ranks have no row");
 }
 
 TEST(CliPlan, RefusesWhatItDoesNotKnow) {
@@ -70,6 +75,7 @@ TEST(CliPlan, RefusesWhatItDoesNotKnow) {
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--chip", "tpu"}), "known: h200");
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--memory", "plenty"}), "--memory plenty");
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--seq", "1"}), "--seq must be between 2");
+    EXPECT_SAYS(said({"--preset", "llama2-7b", "--seq", "1000000", "--batch-size", "1000"}), "tokens is the largest");
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--targets", "512"}), "--targets 512");
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--method", "sgd"}), "unknown method");
     EXPECT_SAYS(said({"--preset", "llama2-7b", "--moments", "f16"}), "known: f32, bf16");

@@ -1,5 +1,6 @@
 #include "unlearn/cli/command.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <set>
@@ -69,8 +70,16 @@ std::vector<std::string> with_config_file(std::vector<std::string> arguments, co
     const Json config = read_json(file);
     require_input(config.is_object(), file, ": must hold a JSON object of options");
     const std::set<std::string> not_options{"command", "help", "config", "resume", "overwrite", "device_name", "ranks"};
+    // A run can be planned by its own config.json: what uipe plan does not ask for is left out.
+    const bool others = config.contains("command") && config["command"] != command.get_name();
+    const auto taken = [&](const std::string& key) {
+        std::string flag = "--" + key;
+        std::replace(flag.begin(), flag.end(), '_', '-');
+        return !not_options.contains(key) &&
+               (!others || (key != "preset" && command.get_option_no_throw(flag) != nullptr));
+    };
     for (const auto& [key, value] : config.items())
-        if (!not_options.contains(key)) append_option(arguments, command, key, value, file);
+        if (taken(key)) append_option(arguments, command, key, value, file);
     return arguments;
 }
 

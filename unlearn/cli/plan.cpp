@@ -47,6 +47,9 @@ llama::Config config_of_arguments(const PlanArguments& a) {
 }
 
 TrainData rows_of(const PlanArguments& a, const llama::Config& config, std::int64_t rows) {
+    constexpr std::int64_t most = 200'000'000;
+    require_input(rows * a.length <= most, "--batch-size ", rows, " by --seq ", a.length, ": a step of ", most,
+                  " tokens is the largest that is planned");
     return synthetic_data(config, rows, a.length, a.targets > 0 ? a.targets : a.length - 1);
 }
 
@@ -164,7 +167,12 @@ struct Timed {
     int ranks = 1;
     PredictionOptions options;
     Prediction time;
+    std::int64_t rows = 0;  // of the step
 
+    /// Ranks that have rows to compute, and the share of all ranks' time that they do.
+    std::int64_t rows_a_rank() const { return (rows + ranks - 1) / ranks; }
+    std::int64_t busy() const { return (rows + rows_a_rank() - 1) / rows_a_rank(); }
+    double load() const { return static_cast<double>(rows) / static_cast<double>(rows_a_rank() * ranks); }
     double tokens_per_second() const { return static_cast<double>(plan.tokens) / time.step; }
     double hidden() const { return time.communication - (time.step - time.compute); }
 };
@@ -172,6 +180,7 @@ struct Timed {
 Timed timed(const PlanRequest& request, const PlanArguments& a, const Basis& basis) {
     Timed t{
         .plan = make_plan(request, basis.roofs_of(request.ranks)), .ranks = request.ranks, .options = {}, .time = {}};
+    t.rows = request.trainer.batch_size;
     t.options.shares = parse_shares(a.shares);
     t.options.ranks = request.ranks;
     t.options.traffic = static_cast<double>(t.plan.traffic.total().bytes);
@@ -202,7 +211,7 @@ void print_time(const Timed& t, const Basis& basis) {
     std::printf("a step of %lld tokens on %s%s: about %.3g s, %.0f tok/s, %.0f %% of %s FLOP/s\n",
                 static_cast<long long>(plan.tokens), t.ranks > 1 ? cat(t.ranks, " ranks of ").c_str() : "",
                 basis.name.c_str(), t.time.step, t.tokens_per_second(),
-                100.0 * plan.flops() / t.time.step / roofs.flops, t.ranks > 1 ? "their" : "its");
+                100.0 * t.load() * plan.flops() / t.time.step / roofs.flops, t.ranks > 1 ? "their" : "its");
     std::printf("  %-14s %8s %12s %12s %10s %9s\n", t.ranks > 1 ? "a rank's" : "", "calls", "TFLOP", "GB moved",
                 "of roof", "seconds");
     for (std::size_t i = 0; i < plan.work.size(); ++i)
@@ -217,6 +226,9 @@ void print_time(const Timed& t, const Basis& basis) {
         "  assumed: %.3g TFLOP/s and %.3g TB/s at most (%s), each family at its share (--shares), and %.0f us of "
         "the host's time an op\n",
         roofs.flops * 1e-12, roofs.bytes * 1e-12, basis.source, o.launch * 1e6);
+    if (t.busy() < t.ranks)
+        std::printf("  %lld of %d ranks have no row: a larger --batch-size would cost no time\n",
+                    static_cast<long long>(t.ranks - t.busy()), t.ranks);
     if (plan.host > 0) std::printf("  not in it: the update on the host, and what goes there and back\n");
     if (t.ranks > 1)
         std::printf(
@@ -249,8 +261,10 @@ Json growth_json(const std::vector<Timed>& all) {
 }
 
 void print_growth(const std::vector<Timed>& all) {
-    std::printf("on more ranks, each with as many rows\n  %6s %12s %14s %14s %10s %12s %10s\n", "ranks", "memory",
-                "GB exchanged", "seconds of it", "step, s", "tok/s", "efficiency");
+    std::printf(
+        "on more ranks, each with as many rows (above 100 %%: a rank's share of the update shrinks)\n  %6s %12s %14s "
+        "%14s %10s %12s %10s\n",
+        "ranks", "memory", "GB exchanged", "seconds of it", "step, s", "tok/s", "efficiency");
     for (const Timed& t : all)
         std::printf("  %6d %12s %14.4g %14.3g %10.3g %12.0f %8.0f %%\n", t.ranks, size(t.plan.needed()).c_str(),
                     t.options.traffic * 1e-9, t.time.communication, t.time.step, t.tokens_per_second(),
