@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training on 1, 2 and 4 ranks of this machine, beside what `uipe plan` says of it.
 
-    bench/ranks.py                 # builds, measures (two minutes on two cores) and writes results/ranks-DATE.md
+    bench/ranks.py                 # builds, measures (four minutes on two cores) and writes results/ranks-DATE.md
     bench/ranks.py --rounds 1      # one round instead of three; --out FILE writes elsewhere
 
 Ranks share the processors, so more of them are not faster here: what is checked is the plan's assumptions, before they
