@@ -62,7 +62,25 @@ void start_new_peak(MemoryStats& stats) {
     stats.place_of_peak = current_ranges();
 }
 
-class CpuAllocator {
+/// What every allocator counts.
+class Counts {
+public:
+    MemoryStats stats() {
+        const std::lock_guard lock(mutex_);
+        return stats_;
+    }
+
+    void reset_peak() {
+        const std::lock_guard lock(mutex_);
+        start_new_peak(stats_);
+    }
+
+protected:
+    std::mutex mutex_;
+    MemoryStats stats_;
+};
+
+class CpuAllocator : public Counts {
 public:
     void* take(std::size_t bytes, MemoryClass c) {
         const std::lock_guard lock(mutex_);
@@ -98,11 +116,6 @@ public:
         return out;
     }
 
-    void reset_peak() {
-        const std::lock_guard lock(mutex_);
-        start_new_peak(stats_);
-    }
-
 private:
     static void* exact(std::size_t bytes) {
         void* block = nullptr;
@@ -121,10 +134,8 @@ private:
         return block;
     }
 
-    std::mutex mutex_;
     cpu::Arena arena_;
     std::unordered_map<std::size_t, std::vector<void*>> small_;  // free blocks by size
-    MemoryStats stats_;
 };
 
 CpuAllocator& allocator() {
@@ -135,7 +146,7 @@ CpuAllocator& allocator() {
 #ifdef UIPE_CUDA
 
 /// Counts what is taken from the device's pool.
-class CudaAllocator {
+class CudaAllocator : public Counts {
 public:
     void* take(std::size_t bytes, MemoryClass c) {
         void* block = cuda::take_memory(bytes);
@@ -160,20 +171,6 @@ public:
         const std::lock_guard lock(mutex_);
         stats_.reserved = cuda::pool_size();
     }
-
-    MemoryStats stats() {
-        const std::lock_guard lock(mutex_);
-        return stats_;
-    }
-
-    void reset_peak() {
-        const std::lock_guard lock(mutex_);
-        start_new_peak(stats_);
-    }
-
-private:
-    std::mutex mutex_;
-    MemoryStats stats_;
 };
 
 CudaAllocator& cuda_allocator() {
@@ -184,7 +181,7 @@ CudaAllocator& cuda_allocator() {
 #endif
 
 /// Counts, and gives addresses that no processor can read, none of them twice.
-class MetaAllocator {
+class MetaAllocator : public Counts {
 public:
     void* take(std::size_t bytes, MemoryClass c) {
         const std::lock_guard lock(mutex_);
@@ -205,20 +202,8 @@ public:
         stats_.reserved = stats_.in_use;
     }
 
-    MemoryStats stats() {
-        const std::lock_guard lock(mutex_);
-        return stats_;
-    }
-
-    void reset_peak() {
-        const std::lock_guard lock(mutex_);
-        start_new_peak(stats_);
-    }
-
 private:
-    std::mutex mutex_;
     std::uintptr_t next_ = std::uintptr_t{1} << 60;
-    MemoryStats stats_;
 };
 
 /// One for each device that a meta device stands for.

@@ -40,6 +40,22 @@ inline std::vector<Sequence> random_sequences(const Config& config, const std::v
     return out;
 }
 
+/// n sequences of small_config(), of 3 to 14 tokens, some of them prompt.
+inline std::vector<Sequence> random_rows(std::size_t n, std::uint64_t seed) {
+    tensor::Random random(seed, 0);
+    const Config config = small_config();
+    std::vector<Sequence> out;
+    for (std::size_t i = 0; i < n; ++i) {
+        Sequence s{{config.bos_token_id}, 1};
+        const std::size_t length = 3 + random.below(12);
+        while (s.ids.size() < length)
+            s.ids.push_back(static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(config.vocab_size))));
+        s.first_target = 1 + static_cast<std::int64_t>(random.below(length - 1));
+        out.push_back(std::move(s));
+    }
+    return out;
+}
+
 inline constexpr const char* recompute_modes[] = {"none", "norm", "mlp", "block"};
 
 inline std::vector<Variable> variables_of(const Llama& model) {

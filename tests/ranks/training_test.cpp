@@ -21,22 +21,7 @@ tensor::Comm& comm() {
     return *world;
 }
 
-std::vector<llama::Sequence> rows(std::size_t n, std::uint64_t seed) {
-    tensor::Random random(seed, 0);
-    const llama::Config config = llama::small_config();
-    std::vector<llama::Sequence> out;
-    for (std::size_t i = 0; i < n; ++i) {
-        llama::Sequence s{{config.bos_token_id}, 1};
-        const std::size_t length = 3 + random.below(12);
-        while (s.ids.size() < length)
-            s.ids.push_back(static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(config.vocab_size))));
-        s.first_target = 1 + static_cast<std::int64_t>(random.below(length - 1));
-        out.push_back(s);
-    }
-    return out;
-}
-
-TrainData data() { return {rows(25, 1), {}, rows(7, 2)}; }
+TrainData data() { return {llama::random_rows(25, 1), {}, llama::random_rows(7, 2)}; }
 
 TrainerOptions options() {
     TrainerOptions o;

@@ -16,21 +16,6 @@ namespace {
 using llama::TemporaryFolder;
 using tensor::DType;
 
-std::vector<llama::Sequence> rows_of_lengths(std::size_t n, std::uint64_t seed) {
-    tensor::Random random(seed, 0);
-    const llama::Config config = llama::small_config();
-    std::vector<llama::Sequence> out;
-    for (std::size_t i = 0; i < n; ++i) {
-        llama::Sequence s{{config.bos_token_id}, 1};
-        const std::size_t length = 3 + random.below(12);
-        while (s.ids.size() < length)
-            s.ids.push_back(static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(config.vocab_size))));
-        s.first_target = 1 + static_cast<std::int64_t>(random.below(length - 1));
-        out.push_back(s);
-    }
-    return out;
-}
-
 llama::Llama model_of(DType dtype, std::uint64_t seed) {
     return llama::lively_model(llama::small_config(), dtype, seed);
 }
@@ -44,7 +29,7 @@ TrainerOptions plain_options() {
     return o;
 }
 
-TrainData data_of(std::size_t rows) { return {rows_of_lengths(rows, 1), {}, rows_of_lengths(7, 2)}; }
+TrainData data_of(std::size_t rows) { return {llama::random_rows(rows, 1), {}, llama::random_rows(7, 2)}; }
 
 class Training : public ::testing::Test {
     const test::Threads one_{1};
@@ -166,7 +151,7 @@ void expect_resumed(const Objective& objective, DType dtype, std::int64_t stop) 
     options.schedule = nn::Schedule::cosine;
     options.replay_ratio = objective.unlearns ? 0.0 : 0.5;
     TrainData data = data_of(10);
-    if (!objective.unlearns) data.replay = rows_of_lengths(9, 3);
+    if (!objective.unlearns) data.replay = llama::random_rows(9, 3);
 
     llama::Llama straight = model_of(dtype, 1);
     Trainer uninterrupted(straight, &reference, objective, data, options);
@@ -324,9 +309,9 @@ TEST_F(Training, DataThatAnObjectiveLacksIsAnInputError) {
     const auto refusal = [&](const Objective& objective, TrainData data) {
         return llama::message_of([&] { Trainer(model, &model, objective, std::move(data), options); });
     };
-    EXPECT_SAYS(refusal(unlearning_objective("ga"), {{}, {}, rows_of_lengths(2, 1)}), "forget set is empty");
+    EXPECT_SAYS(refusal(unlearning_objective("ga"), {{}, {}, llama::random_rows(2, 1)}), "forget set is empty");
     EXPECT_SAYS(refusal(fine_tuning(), {}), "no training data");
-    EXPECT_SAYS(refusal(unlearning_objective("npo_rt"), {rows_of_lengths(2, 1), {}, {}}), "--retain");
+    EXPECT_SAYS(refusal(unlearning_objective("npo_rt"), {llama::random_rows(2, 1), {}, {}}), "--retain");
 }
 
 TEST_F(Training, AnEpochIsAllRowsAndTheReplayedOnes) {
@@ -336,7 +321,7 @@ TEST_F(Training, AnEpochIsAllRowsAndTheReplayedOnes) {
     const auto steps = [&](double ratio, std::size_t replay) {
         options.replay_ratio = ratio;
         TrainData data = data_of(10);
-        data.replay = rows_of_lengths(replay, 3);
+        data.replay = llama::random_rows(replay, 3);
         return Trainer(model, nullptr, fine_tuning(), data, options).steps_per_epoch();
     };
     EXPECT_EQ(steps(0, 5), 3);
