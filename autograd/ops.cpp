@@ -78,6 +78,15 @@ Variable rows(const Variable& x, std::int64_t begin, std::int64_t end) {
         [kept = x.saved(), begin, end] { return kept.get().rows(begin, end); });
 }
 
+Variable squared_distance(const Variable& x, const Tensor& y) {
+    Tensor d = accumulator(x.value(), {x.value().dim(0)});
+    t::squared_distance(d, x.value(), y);
+    // Not x.saved(): the loss reads it, when the weights that would make x again may not be there yet.
+    return record(d, {x}, [v = x.value(), y](const Tensor& dd, std::span<Sink> in) {
+        t::squared_distance_backward(in[0].grad, dd, v, y, in[0].accumulate);
+    });
+}
+
 Variable segment_sum(const Variable& x, const Tensor& cu_seqlens) {
     Tensor y = Tensor::empty({cu_seqlens.numel() - 1}, x.value().dtype(), x.value().device());
     t::segment_sum(y, x.value(), cu_seqlens);
@@ -228,6 +237,20 @@ Variable token_kl(const Variable& hidden, const Variable& w, const Tensor& hidde
                       t::token_kl_backward(in[0].grad, dw, dy, h.get(), w.value(), hidden_ref, w_ref, mask,
                                            in[0].accumulate, dlogits);
                   });
+}
+
+Variable token_cross_entropy(const Variable& hidden, const Variable& w, const Tensor& hidden_ref, const Tensor& w_ref,
+                             const Tensor& targets, double lowered) {
+    Tensor ce = accumulator(hidden.value(), {hidden.value().dim(0)});
+    const Tensor dlogits = kept_dlogits(hidden, w, t::num_targets(targets));
+    t::token_cross_entropy(ce, hidden.value(), w.value(), hidden_ref, w_ref, targets, lowered, dlogits);
+    return record(
+        ce, {hidden, w},
+        [h = hidden.saved(), w, hidden_ref, w_ref, targets, lowered, dlogits](const Tensor& dy, std::span<Sink> in) {
+            const Tensor dw = in[1].wanted() ? in[1].zeroed() : Tensor();
+            t::token_cross_entropy_backward(in[0].grad, dw, dy, h.get(), w.value(), hidden_ref, w_ref, targets, lowered,
+                                            in[0].accumulate, dlogits);
+        });
 }
 
 namespace {

@@ -18,6 +18,8 @@ Variable log_sigmoid(const Variable& x);
 Variable sum(const Variable& x);
 /// Rows [begin, end) of x, in its memory.
 Variable rows(const Variable& x, std::int64_t begin, std::int64_t end);
+/// d[T] = the squared distance of each row of x[T,C] from that of y[T,C], or [1,C]; y is constant.
+Variable squared_distance(const Variable& x, const Tensor& y);
 /// y[B] = sums of x[T] over each sequence.
 Variable segment_sum(const Variable& x, const Tensor& cu_seqlens);
 
@@ -48,6 +50,10 @@ Variable token_logprob(const Variable& hidden, const Variable& w, const Tensor& 
 /// kl[T] = KL(reference || current) row by row; the reference is constant. Rows with mask 0 give 0.
 Variable token_kl(const Variable& hidden, const Variable& w, const Tensor& hidden_ref, const Tensor& w_ref,
                   const Tensor& mask = {});
+/// ce[T] of the model against softmax(hidden_ref w_ref^T - lowered onehot(target)), which is constant, also where it is
+/// of hidden and w themselves (undefined references); 0 where targets[t] < 0.
+Variable token_cross_entropy(const Variable& hidden, const Variable& w, const Tensor& hidden_ref, const Tensor& w_ref,
+                             const Tensor& targets, double lowered);
 
 // --- Memory for time ---
 /// f(x), keeping only x: the backward pass computes f again (Chen et al. 2016), once, also for the ops that read f(x).

@@ -12,6 +12,7 @@
 #include "autograd/ops.h"
 #include "bench/cuda_measure.h"
 #include "bench/data.h"
+#include "tensor/allocator.h"
 #include "tensor/cuda/attention/attention.h"
 
 namespace uipe::bench {
@@ -105,6 +106,7 @@ void register_attention(const std::string& shape, const std::vector<std::int64_t
     for (const bool backward : {false, true})
         for (const attend::Level level : attend::levels) {
             if (level == attend::Level::naive && longest > 1024) continue;  // seconds a call
+            if (!attend::takes(level, DType::bf16, D)) continue;
             const std::string name = cat("attention_", backward ? "backward" : "forward", "/", attend::name_of(level),
                                          shape, sizes({{"H", H}, {"D", D}}));
             register_on_device(name, [=](benchmark::State& state) { attention(state, level, lengths, backward); });
@@ -130,11 +132,15 @@ void head(benchmark::State& state, std::int64_t T, std::int64_t V, std::int64_t 
     const Tensor targets = Tensor::from(random_ids(T, V, 2));
     const Tensor dlogp = Tensor::full({T}, DType::f32, -1.0 / static_cast<double>(T), cuda_device);
     const double flops = 6.0 * static_cast<double>(T) * static_cast<double>(V) * static_cast<double>(C);
+    const std::size_t before = tensor::memory_stats(cuda_device).in_use;
+    tensor::reset_peak(cuda_device);
     measure_on_device(state, {.flops = flops, .tokens = static_cast<double>(T)}, [&] {
         hidden.clear_grad();
         w.clear_grad();
         autograd::backward(autograd::token_logprob(hidden, w, targets), dlogp);
     });
+    // Gradients, and what comes and goes.
+    state.counters["extra_MB"] = static_cast<double>(tensor::memory_stats(cuda_device).peak - before) / 1e6;
 }
 
 void register_head() {

@@ -1,11 +1,10 @@
-// A layer in the sizes of LLaMA-2-7B, forward and backward, and whole training steps of models of such layers by the
-// trainer: bf16 with f32 masters, gradients and moments. On the emulator sizes are tiny.
+// A layer in the sizes of LLaMA-2-7B, forward and backward: bf16 with f32 gradients of weights. On the emulator sizes
+// are tiny.
 // FLOPs: three times the forward pass's (models.h): causal attention counts half of its square, 6 per weight of a
 // product and token; norms, RoPE and what is computed again count nothing.
-#include "bench/cuda_measure.h"
+#include "bench/cuda_models.h"
 #include "bench/data.h"
-#include "bench/models.h"
-#include "unlearn/trainer.h"
+#include "nn/attention.h"
 
 namespace uipe::bench {
 namespace {
@@ -14,21 +13,7 @@ using autograd::Variable;
 using tensor::DType;
 using tensor::Tensor;
 
-llama::Config config_of(std::int64_t layers) {
-    llama::Config c;
-    c.hidden_size = tiny ? 64 : 4096;
-    c.intermediate_size = tiny ? 96 : 11008;
-    c.num_layers = layers;
-    c.num_heads = c.num_kv_heads = tiny ? 2 : 32;
-    c.head_dim = c.hidden_size / c.num_heads;
-    c.vocab_size = tiny ? 64 : 32000;
-    c.max_position_embeddings = 4096;
-    return c;
-}
-
-constexpr std::int64_t T = tiny ? 16 : 2048;  // of a sequence
-
-// --- A layer ------------------------------------------------------------------------------------------------------
+constexpr std::int64_t T = sequence_length;
 
 /// x + attention(norm(x)), then the same of the MLP.
 struct Layer {
@@ -65,7 +50,7 @@ struct Layer {
 };
 
 void layer(benchmark::State& state, std::int64_t B) {
-    const llama::Config c = config_of(1);
+    const llama::Config c = llama_config(1);
     const Layer block(c);
     const nn::Parameters parameters = block.parameters();
     const std::vector<std::int64_t> lengths(static_cast<std::size_t>(B), T);
@@ -83,55 +68,11 @@ void layer(benchmark::State& state, std::int64_t B) {
     });
 }
 
-// --- A training step ----------------------------------------------------------------------------------------------
-
-/// Bytes that a step needs: a weight and its master, gradient and two moments; what a layer keeps of each token; and
-/// the logits of the head with as much again for what comes and goes.
-double bytes_of_step(const llama::Config& c, double tokens) {
-    const double weights = static_cast<double>(llama::parameter_count(c)) * (2 + 4 + 4 + 4 + 4);
-    const double kept =
-        2.0 * tokens * static_cast<double>(c.num_layers * (8 * c.hidden_size + 3 * c.intermediate_size));
-    return weights + kept + 4.0 * tokens * static_cast<double>(c.vocab_size);
-}
-
-void require_memory(double bytes) {
-    const double there = static_cast<double>(tensor::cuda::device_memory().free);
-    require(tiny || bytes <= there, "needs ", static_cast<std::int64_t>(bytes / 1e9), " GB, ",
-            static_cast<std::int64_t>(there / 1e9), " are free");
-}
-
-llama::StateDict weights_on_device(const llama::Config& c) {
-    llama::StateDict weights;
-    for (const auto& [name, shape] : llama::expected_weights(c))
-        weights[name] = random_on_device(shape, DType::bf16, weights.size(), 0.02);
-    return weights;
-}
-
-void step(benchmark::State& state, std::int64_t layers) {
-    const NamedModel named{"", config_of(layers)};
-    const double tokens = static_cast<double>(T);
-    require_memory(bytes_of_step(named.config, tokens));
-    llama::Llama model(named.config, weights_on_device(named.config));
-    unlearn::TrainerOptions options;
-    options.epochs = 1'000'000;  // of one step
-    options.batch_size = 1;
-    options.schedule = nn::Schedule::constant;
-    options.warmup_epochs = 0.0;
-    options.shuffle = false;
-    unlearn::Trainer trainer(model, nullptr, unlearn::fine_tuning(), {random_sequences(named.config, {T}), {}, {}},
-                             options);
-    const double forward = block_flops(named.config, tokens, causal_pairs({T})) + head_flops(named.config, tokens);
-    measure_on_device(state, {.flops = 3.0 * forward, .tokens = tokens}, [&] { trainer.run_step(); });
-}
-
 [[maybe_unused]] const bool registered = [] {
-    const llama::Config c = config_of(1);
+    const llama::Config c = llama_config(1);
     for (const std::int64_t B : {1, 4})
         register_on_device(cat("layer/B", B, "/T", T, "/C", c.hidden_size, "/F", c.intermediate_size, "/D", c.head_dim),
                            [B](benchmark::State& state) { layer(state, B); });
-    // 32 layers are the whole model; 16 fit a GPU of 80 GB.
-    for (const std::int64_t layers : tiny ? std::vector<std::int64_t>{2} : std::vector<std::int64_t>{16, 32})
-        register_on_device(cat("step/L", layers, "/T", T), [layers](benchmark::State& state) { step(state, layers); });
     return true;
 }();
 

@@ -2,15 +2,15 @@
 """Builds uipe for the GPU that is here, tests it there, and measures it beside PyTorch and beside the GPU's own roofs.
 
     ./run bench --gpu                       the whole: build, `ctest -L cuda`, measure, in 8 minutes
-    bench/gpu.py --only attention head      some groups; --no-tests: at once
+    bench/gpu.py --only attention head      some groups, or rows by their names (optimizer/L32); --no-tests: at once
     bench/gpu.py --sanitize                 also compute-sanitizer's memcheck and racecheck over some tests
     bench/gpu.py --prebuilt build/bundle    a build carried here (bench/bundle.sh): nothing is compiled
-    bench/gpu.py --emulated                 on the emulator, tiny sizes, no GPU: to test this script and the benchmarks
+    bench/gpu.py --dry-run                  every row at a tiny size, ours on the emulator, PyTorch's on the CPU: no GPU
 
-PYTHON names a python whose torch sees the GPU; the one that runs the script serves where it does. Without one the peer
-is not measured. Writes bench/results/GPU/DATE.json, every number of every round, and a .md table of the same; a part of
-a run goes to build/bench. Ours and the peer's are measured in turns, round by round, and medians are compared:
-bench/README.md.
+PYTHON names a python whose torch sees the GPU, with transformers for whole models; the one that runs the script serves
+where it does. Without one the peer is not measured. Writes bench/results/GPU/DATE.json, every number of every round and
+which goals were met, and a .md table of the same; a part of a run goes to build/bench. What the engines compute is
+compared first. Ours and the peer's are measured in turns, round by round, and medians are compared: bench/README.md.
 """
 
 import argparse
@@ -21,17 +21,23 @@ import pathlib
 import re
 import select
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 
+from gpu_report import Tables, figures, median, op_of, sizes_of, twin
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# bf16, dense, f32 sums, TFLOP/s, from the makers' data sheets: the first words that are in the name count.
-PEAKS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "A800": 312, "RTX 4090": 165.2}
-GROUPS = {"roofs": "gemm|copy_", "attention": "attention_", "head": "head/", "memory": "rmsnorm|swiglu|rope|add/|adamw",
-          "layer": "layer/", "step": "step/"}
+# Those with goals come first: what there is no time for is left out from the end.
+GROUPS = {"roofs": "gemm|copy_", "step": "step/", "unlearning": "unlearning/", "optimizer": "optimizer/",
+          "attention": "attention_", "head": "head/", "generation": "decode/|generate/", "start": "",
+          "layer": "layer/", "memory": "rmsnorm|swiglu|rope|add/|adamw"}
+OF_A_MODEL = ("step", "unlearning", "optimizer", "generation", "start")  # what needs its files
+COMPARED = ("attention", "head", *OF_A_MODEL)
+KEPT = ("GFLOP/s", "GB/s", "tok/s", "first_loss", "grad_norm", "peak_MB", "extra_MB")
 SANITIZED = "*CudaElementwise*:*CudaLayers*:*CudaReduce*:*CudaAttentionLevels*:*CudaHeads*:*CudaPrimitives*"
 
 
@@ -172,7 +178,7 @@ class Engine:
 
     def __init__(self, build, clock):
         self.program, self.clock, self.about = str(build.folder / "uipe_bench"), clock, {}
-        self.environment = build.environment
+        self.environment, self.fixture, self.layers = build.environment, None, None
 
     def call(self, pattern, *arguments):
         return subprocess.run([self.program, "--roofs=off", f"--benchmark_filter={pattern}", *arguments],
@@ -182,7 +188,43 @@ class Engine:
         done = self.call(f"^cuda/({pattern})", "--benchmark_list_tests")
         if done.returncode:
             stop(f"uipe_bench failed: {done.stderr.strip()}")
-        return [plain(line) for line in done.stdout.splitlines() if line.startswith("cuda/")]
+        names = [plain(line) for line in done.stdout.splitlines() if line.startswith("cuda/")]
+        return [n for n in names if self.fits(n)]
+
+    def fits(self, name):
+        """Training is measured of one model: the whole one, or as much of it as the GPU holds."""
+        trains = op_of(name) in ("step", "unlearning", "optimizer")
+        return not (trains and self.layers) or sizes_of(name)["L"] == self.layers
+
+    def write_fixture(self, folder, model):
+        """Why it was not written, or nothing. The peer's numbers come from it; without `model` it has no weights."""
+        say(f"writing the numbers that both engines use to {folder}")
+        try:
+            done = subprocess.run([self.program, f"--gpu-{'fixture' if model else 'checks'}={folder}"],
+                                  env=self.environment, text=True, capture_output=True,
+                                  timeout=max(1.0, self.clock.left()))
+        except subprocess.TimeoutExpired:
+            return "no time was left"
+        self.fixture = None if done.returncode else folder
+        return (done.stderr.strip().splitlines() or ["uipe_bench failed"])[-1] if done.returncode else ""
+
+    def first_step(self):
+        """From the start of a process to the end of its first step of training."""
+        if not self.fixture:
+            return not_measured("there is no fixture")
+        begin = time.monotonic()
+        process = subprocess.Popen([self.program, f"--first-step={self.fixture}"], env=self.environment, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        ready, _, _ = select.select([process.stdout], [], [], self.clock.left())
+        line = process.stdout.readline() if ready else ""
+        took = time.monotonic() - begin
+        if not line:
+            process.kill()
+        said = process.communicate()[1].strip().splitlines()
+        if not line:
+            return not_measured(said[-1] if said else "no time was left")
+        answer = json.loads(line)
+        return {"seconds": took, "first_loss": answer["loss"], "grad_norm": answer["grad_norm"]}
 
     def run(self, pattern):
         """{name: its seconds and counters, or its error}; and why there may be rows missing."""
@@ -199,17 +241,21 @@ class Engine:
         found = {}
         for b in out["benchmarks"]:
             row = {"label": b["label"]} if b.get("label") else {}
+            if op_of(b["name"]) in ("decode", "generate"):
+                row = {"ids": [int(i) for i in row.get("label", "").split()]}
             if b.get("error_occurred"):
                 found[plain(b["name"])] = row | not_measured(b["error_message"])
             else:
-                found[plain(b["name"])] = row | {"seconds": b["real_time"] / 1e3} | {
-                    k: b[k] for k in ("GFLOP/s", "GB/s", "tok/s") if k in b}
+                found[plain(b["name"])] = row | {"seconds": b["real_time"] / 1e3} | {k: b[k] for k in KEPT if k in b}
         return found, ""
 
     def measure(self, names):
         """All rows in one process; where that ends early, each that is missing in one of its own."""
-        found, _ = self.run("|".join(f"^{re.escape(n)}/" for n in names))
-        for name in names:
+        found = {n: self.first_step() for n in names if op_of(n) == "start"}
+        timed = [n for n in names if n not in found]
+        if timed:
+            found |= self.run("|".join(f"^{re.escape(n)}/" for n in timed))[0]
+        for name in timed:
             if name not in found:
                 alone, why = self.run(f"^{re.escape(name)}/")
                 found[name] = alone.get(name) or not_measured(why)
@@ -225,9 +271,12 @@ class Peer:
 
     def __init__(self, python, clock, tiny, log):
         self.clock, self.failed = clock, ""
+        # Memory in segments that grow: the least that its allocator takes. On the CPU nothing is timed.
+        environment = os.environ | ({"OMP_NUM_THREADS": "1"} if tiny else
+                                    {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"})
         command = [python, str(ROOT / "bench" / "torch_gpu_peer.py"), *(["--tiny"] if tiny else [])]
         self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=open(log, "w"))
+                                        stderr=open(log, "w"), env=environment)
         self.about = self.ask({"do": "about"})
 
     def ask(self, request):
@@ -252,9 +301,12 @@ class Peer:
 def find_python(tiny):
     """A python whose torch works here; None where there is none."""
     test = "import torch" if tiny else "import torch; assert torch.cuda.is_available()"
-    for python in filter(None, (os.environ.get("PYTHON"), sys.executable, shutil.which("python3"))):
-        if subprocess.run([python, "-c", test], capture_output=True).returncode == 0:
-            return python
+    made = ROOT / "build" / "peers" / "bin" / "python"  # bench/compare.py's
+    known = (os.environ.get("PYTHON"), sys.executable, shutil.which("python3"), str(made) if made.exists() else None)
+    for needed in ("transformers, torch", "torch"):
+        for python in filter(None, known):
+            if subprocess.run([python, "-c", f"import {needed}; {test}"], capture_output=True).returncode == 0:
+                return python
     return None
 
 
@@ -273,16 +325,7 @@ def environment_with_cublas(python):
 # --- What the peer does for a row ---------------------------------------------------------------------------------
 
 
-def sizes_of(name):
-    """{"T": 2048, …}: the parts of a name that are a letter, or a word, and a number."""
-    return {k: int(v) for k, v in re.findall(r"/([A-Za-z]+)(\d+)(?=/|$)", name)}
-
-
-def op_of(name):
-    return name.split("/")[1]
-
-
-def requests(name, label):
+def requests(name, label, fixture):
     """{way: what to ask the peer}, for one of our rows; none where it has no twin."""
     op, s = op_of(name), sizes_of(name)
     either = lambda do, **more: {way: {"do": do, "way": way, **more} for way in ("eager", "compiled")}
@@ -292,7 +335,7 @@ def requests(name, label):
         return {"torch": {"do": "gemm", **s}}
     if name.startswith("cuda/copy_cuda"):
         return {"torch": {"do": "copy", **s}}
-    if op == "attention":
+    if op == "attention" and label:  # a row that has not run says nothing of its lengths
         lengths = [int(n) for n in label.split()]
         backends = ["flash", "cudnn", "efficient"]
         backends += ["math"] if max(lengths) <= 2048 else []  # it holds the whole square of every head
@@ -301,6 +344,8 @@ def requests(name, label):
                 for b in backends}
     if op in ("rmsnorm", "swiglu"):
         return either(op, backward=backward, **s)
+    if op in ("step", "unlearning", "optimizer", "decode", "generate"):
+        return requests_of_models(op, name, {"fixture": str(fixture), "layers": s["L"]}) if fixture else {}
     if op in ("rope", "head", "layer"):
         return either(op, **s)
     if op in ("add", "adamw"):
@@ -308,9 +353,34 @@ def requests(name, label):
     return {}
 
 
-def twin(name):
-    """What rows that the same work of the peer stands beside have in common: levels of attention share theirs."""
-    return re.sub(r"^(cuda/attention_\w+)/\w+/", r"\1/", name)
+def requests_of_models(op, name, model):
+    if op == "optimizer":
+        return {"fused": {"do": "optimizer", **model}}
+    if op == "step":
+        return {f"eager, {precision}, {backend}": {"do": "step", "precision": precision, "way": "eager",
+                                                   "backend": backend, **model}
+                for precision in ("weights", "autocast") for backend in ("flash", "cudnn", "efficient")}
+    if op == "unlearning":  # all rows in a pass; a half; and four, as the recipe has it
+        return {f"{micro} rows a pass": {"do": "unlearning", "method": name.split("/")[2], "micro": micro, **model}
+                for micro in (32, 16, 4)}
+    n = sizes_of(name)["n"]
+    if op == "decode":
+        return {"generate": {"do": "generate", "n": n, "batch": 1, "alone": True, **model}}
+    return {f"batches of {batch}": {"do": "generate", "n": n, "batch": batch, **model} for batch in (256, 512)}
+
+
+def compiled_step(ways):
+    """The quickest way of PyTorch's step, compiled: compiling all of them would take longer than there is."""
+    for way in ways:
+        if way.startswith("compiled"):
+            _, precision, backend = way.split(", ")
+            return way, {"do": "step", "precision": precision, "way": "compiled", "backend": backend}
+    eager = {w: median(a) for w, a in ways.items() if w.startswith("eager") and median(a)}
+    if not eager:
+        return None, None
+    _, precision, backend = min(eager, key=eager.get).split(", ")
+    return f"compiled, {precision}, {backend}", {"do": "step", "precision": precision, "way": "compiled",
+                                                 "backend": backend}
 
 
 # --- The rounds ---------------------------------------------------------------------------------------------------
@@ -320,182 +390,100 @@ class Run:
     """ours: {row: [its answer of each round]}; theirs: {twin: {way: [the peer's answer of each round]}}."""
 
     def __init__(self, engine, peer, clock):
-        self.engine, self.peer, self.clock, self.ours, self.theirs, self.notes = engine, peer, clock, {}, {}, []
+        self.engine, self.peer, self.clock, self.ours, self.theirs = engine, peer, clock, {}, {}
+        self.notes, self.checks = [], []
+
+    def compare(self):
+        """What both engines make of small problems, before anything is timed."""
+        answer = self.peer.ask({"do": "checks", "fixture": str(self.engine.fixture)})
+        if "error" in answer:
+            self.notes.append(f"nothing was compared first: {answer['error']}")
+        self.checks += answer.get("checks", [])
 
     def group(self, names):
-        for name, row in self.engine.measure(names).items():
+        ours = [n for n in names if self.is_worth(self.ours, n, [m for m in self.ours if twin(m) == twin(n)])]
+        for name, row in self.engine.measure(ours).items():
             self.ours.setdefault(name, []).append(row)
         if not self.peer:
             return
         asked = {}
         for name in names:
-            for way, request in requests(name, self.ours[name][-1].get("label", "")).items():
+            label = self.ours[name][-1].get("label", "")
+            for way, request in requests(name, label, self.engine.fixture).items():
                 asked[twin(name), way] = request
         for (row, way), request in asked.items():
-            earlier = self.theirs.setdefault(row, {}).setdefault(way, [])
-            if not earlier or "seconds" in earlier[-1]:  # what has failed once is not tried again
-                earlier.append(self.peer.ask(request))
+            self.ask(row, way, request)
+        for name in names:
+            if op_of(name) == "step" and self.engine.fixture:
+                way, request = compiled_step(self.theirs.get(name, {}))
+                model = {"fixture": str(self.engine.fixture), "layers": sizes_of(name)["L"]}
+                if way:
+                    self.ask(name, way, request | model)
+        self.peer.ask({"do": "forget"})
+
+    def ask(self, row, way, request):
+        ways = self.theirs.setdefault(row, {})
+        if self.is_worth(ways, way, list(ways)):
+            ways.setdefault(way, []).append(self.peer.ask(request))
+
+    @staticmethod
+    def is_worth(answers, one, others):
+        """What has failed once is not tried again, nor what was a quarter slower than another way of the same."""
+        if one not in answers:
+            return True
+        best = min((median(answers[o]) for o in others if median(answers[o])), default=0.0)
+        return "seconds" in answers[one][-1] and median(answers[one]) <= 1.25 * best
+
+    def check_models(self):
+        """Losses and norms of first steps, and first tokens, of both engines. Then tokens are dropped."""
+        for name, answers in self.ours.items():
+            theirs = [a[0] for a in self.theirs.get(name, {}).values() if a and "seconds" in a[0]]
+            mine = answers[0]
+            for peer in theirs:
+                if "loss" in peer and "first_loss" in mine:
+                    both = f"{name.removeprefix('cuda/')}, first step, uipe and PyTorch"
+                    self.check(f"{both}: difference of losses", abs(peer["loss"] - mine["first_loss"]), 2e-2)
+                    self.check(f"{both}: relative difference of gradients' norms",
+                               abs(peer["grad_norm"] / mine["grad_norm"] - 1), 3e-2)
+                if peer.get("ids") and mine.get("ids"):
+                    self.check_tokens(name, mine["ids"], peer["ids"])
+            if theirs and op_of(name) in ("step", "unlearning") and not any("loss" in peer for peer in theirs):
+                self.notes.append(f"{name.removeprefix('cuda/')}: losses were not compared")
+        for source in (self.ours, *self.theirs.values()):
+            for answer in (a for answers in source.values() for a in answers):
+                answer.pop("ids", None)
+
+    def check_tokens(self, name, mine, theirs):
+        """A near tie may fall either way, and all that follows of a sequence then differs."""
+        if op_of(name) == "decode":
+            same = next((i for i, (a, b) in enumerate(zip(mine, theirs)) if a != b), len(mine))
+            self.notes.append(f"decoding, uipe and PyTorch: the first {same} of {len(mine)} tokens are the same")
+        else:
+            share = sum(a != b for a, b in zip(mine, theirs)) / len(mine)
+            self.check("generation, first tokens: share that uipe and PyTorch do not agree on", share, 0.1)
+
+    def check(self, what, difference, bound):
+        self.checks.append({"what": what, "difference": difference, "bound": bound, "good": difference <= bound})
 
     def rounds(self, groups, most):
-        took = 0.0
+        took = {}
         for number in range(1, most + 1):
-            if self.clock.left() < took:
-                self.notes.append(f"{number - 1} of {most} rounds: no time was left for more")
-                break
-            begin = self.clock.left()
+            left_out = []
             for group, names in groups.items():
-                say(f"round {number} of {most}: {group}, {self.clock.left():.0f} s left")
+                if self.clock.left() < took.get(group, 0.0) / 2:  # a later round compiles less and tries less
+                    left_out.append(group)
+                    continue
+                begin = self.clock.left()
+                say(f"round {number} of {most}: {group}, {begin:.0f} s left")
                 self.group(names)
-            took = begin - self.clock.left()
-
-
-def median(answers, key="seconds"):
-    """The median over the rounds that have it; None where none has."""
-    values = [a[key] for a in answers if key in a]
-    return statistics.median(values) if values else None
-
-
-def reason(answers):
-    return next((a["error"] for a in answers if "error" in a), "it was not reached")
-
-
-# --- The tables ---------------------------------------------------------------------------------------------------
-
-
-class Tables:
-    """Markdown of a run. What could not be measured is "not measured" in its place, and below the tables why."""
-
-    def __init__(self, results):
-        self.results, self.ours, self.theirs, self.why = results, results["ours"], results["theirs"], {}
-        rate = lambda op, key, source, factor=1.0: max(
-            (factor * (median(a, key) or 0.0) for n, a in source.items() if op in n), default=0.0)
-        # The better engine's shows what the GPU can do.
-        flops = rate("cuda/gemm", "GFLOP/s", self.ours) * 1e9
-        copy = rate("cuda/copy_", "GB/s", self.ours) * 1e9
-        self.gemm = max(flops, self.peer_rate("cuda/gemm", "GFLOP/s"))
-        self.copy = max(copy, self.peer_rate("cuda/copy_cuda", "GB/s"))
-        name = results["gpu"].get("name", "")
-        self.peak = next((1e12 * p for word, p in PEAKS.items() if word in name), None)
-
-    def peer_rate(self, prefix, key):
-        """The peer's rate of a row, from the work that our own figure stands for."""
-        for name, ways in self.theirs.items():
-            ours = next((a for n, a in self.ours.items() if twin(n) == name), [])
-            if name.startswith(prefix) and median(ours) and (t := self.best_of(ways)[1]):
-                return median(ours, key) * 1e9 * median(ours) / t
-        return 0.0
-
-    def best_of(self, ways):
-        """(way, seconds) of the quickest; (None, None) where none was measured."""
-        measured = {way: t for way, a in ways.items() if (t := median(a))}
-        best = min(measured, key=measured.get, default=None)
-        return best, measured.get(best)
-
-    def cell(self, row, what, answers, text):
-        if median(answers):
-            return text(median(answers))
-        self.why.setdefault(f"{what}: {reason(answers)}", []).append(title(row))
-        return "not measured"
-
-    def share(self, rate, roof):
-        return f"{100 * rate / roof:.0f} %" if roof else "no roof"
-
-    def rows(self, *ops):
-        return {n: a for n, a in self.ours.items() if op_of(n).startswith(ops)}
-
-    def roof_table(self):
-        lines = ["| roof | uipe | PyTorch |", "|---|---|---|"]
-        for name, answers in self.rows("gemm", "copy").items():
-            key, unit = ("GFLOP/s", "TFLOP/s") if op_of(name) == "gemm" else ("GB/s", "TB/s")
-            text = self.cell(name, "uipe", answers, lambda _: f"{median(answers, key) / 1e3:.4g} {unit}")
-            ways, other = self.theirs.get(twin(name), {}), ""
-            if ways and median(answers):
-                other = self.cell(name, "PyTorch", ways["torch"],
-                                  lambda t: f"{median(answers, key) * median(answers) / t / 1e3:.4g} {unit}")
-            lines.append(f"| {title(name)} | {text} | {other} |")
-        return lines
-
-    def attention_tables(self):
-        lines = []
-        for direction in ("forward", "backward"):
-            rows = self.rows(f"attention_{direction}")
-            twins = list(dict.fromkeys(twin(n) for n in rows))
-            levels = list(dict.fromkeys(n.split("/")[2] for n in rows))
-            ways = list(dict.fromkeys(w for t in twins for w in self.theirs.get(t, {})))
-            if twins:
-                lines += ["", f"| attention {direction}, ms (TFLOP/s) | " + " | ".join(
-                    levels + [f"PyTorch {w}" for w in ways] + ["ours / PyTorch's best, speed"]) + " |",
-                    "|---" * (len(levels) + len(ways) + 2) + "|"]
-            for t in twins:
-                lines.append(self.attention_row(t, rows, levels, ways))
-        return lines
-
-    def attention_row(self, t, rows, levels, ways):
-        mine = {level: a for n, a in rows.items() if twin(n) == t for level in [n.split("/")[2]]}
-        flops = next((median(a, "GFLOP/s") * 1e9 * median(a) for a in mine.values() if median(a)), 0.0)
-        text = lambda seconds: f"{1e3 * seconds:.3g} ({flops / seconds / 1e12:.0f})"
-        cells = [self.cell(t, level, mine[level], text) if level in mine else "" for level in levels]
-        others = self.theirs.get(t, {})
-        cells += [self.cell(t, f"PyTorch {w}", others[w], text) if w in others else "" for w in ways]
-        best, other = self.best_of(mine)[1], self.best_of(others)[1]
-        cells.append(f"{other / best:.2f}×" if best and other else "")
-        return f"| {title(t)} | {' | '.join(cells)} |"
-
-    def op_table(self):
-        lines = ["", "| | ms | rate | of the roof | PyTorch | ours / PyTorch, speed |", "|---|---|---|---|---|---|"]
-        for name, answers in self.rows("head", "rmsnorm", "swiglu", "rope", "add", "adamw", "layer").items():
-            ways = self.theirs.get(twin(name), {})
-            others = ", ".join(self.cell(name, f"PyTorch {w}", a, lambda t: f"{w} {1e3 * t:.3g} ms")
-                               for w, a in ways.items())
-            ours, other = median(answers), self.best_of(ways)[1]
-            text = self.cell(name, "uipe", answers, lambda t: f"{1e3 * t:.3g}")
-            lines.append(f"| {title(name)} | {text} | {self.rate_and_share(answers)} | {others} | "
-                         f"{f'{other / ours:.2f}×' if ours and other else ''} |")
-        return lines if len(lines) > 3 else []
-
-    def rate_and_share(self, answers):
-        if flops := median(answers, "GFLOP/s"):
-            return f"{flops / 1e3:.0f} TFLOP/s | {self.share(flops * 1e9, self.gemm)} of gemm"
-        if bytes_ := median(answers, "GB/s"):
-            return f"{bytes_:.0f} GB/s | {self.share(bytes_ * 1e9, self.copy)} of copy"
-        return " | "
-
-    def step_table(self):
-        lines = ["", "| training step, bf16, f32 masters and moments | tok/s | MFU | of gemm |", "|---|---|---|---|"]
-        for name, answers in self.rows("step").items():
-            text = self.cell(name, "uipe", answers, lambda _: f"{median(answers, 'tok/s'):,.0f}")
-            flops = (median(answers, "GFLOP/s") or 0.0) * 1e9
-            mfu = "" if not flops else f"{100 * flops / self.peak:.1f} %" if self.peak else "no data sheet's peak"
-            lines.append(f"| {title(name)} | {text} | {mfu} | {self.share(flops, self.gemm) if flops else ''} |")
-        return lines if len(lines) > 3 else []
-
-    def text(self):
-        r = self.results
-        tables = self.roof_table() + self.attention_tables() + self.op_table() + self.step_table()
-        checks = [f"* {what}: {outcome(answer)}" for what, answer in r["tests"].items()]
-        notes = [f"* {n}" for n in r["notes"]]
-        notes += [f"* not measured, {why} ({'; '.join(rows)})" for why, rows in self.why.items()]
-        peer = r["peer"]
-        peer = f"PyTorch {peer['torch']}" if "torch" in peer else f"PyTorch not measured: {peer['error']}"
-        about = [f"{k} {v}" for k, v in r["gpu"].items() if k != "name"]
-        about = ", ".join([*about, f"CUDA {r['uipe'].get('cuda', 'unknown')}"])
-        return "\n".join([
-            f"# uipe on {r['gpu'].get('name', 'the emulator: times say nothing')}", "",
-            f"{about}; {peer}; commit {r['commit'][:12]}; {r['date']}; "
-            f"medians of {r['rounds']} round(s). What the rows mean: bench/README.md.", "", *tables, "", "## Tests", "",
-            *(checks or ["* not run"]), "", "## Notes", "", *(notes or ["* none"]), ""])
-
-
-def outcome(answer):
-    if "error" in answer:
-        return f"not measured: {answer['error']}"
-    return f"{'passed' if answer['passed'] else 'FAILED'} ({answer['said'][-1] if answer['said'] else ''})"
-
-
-def title(name):
-    """cuda/attention_forward/B8/T2048/H32 as "attention forward, B 8, T 2048, H 32"."""
-    _, op, *rest = name.split("/")
-    return ", ".join([op.replace("_", " "), *(re.sub(r"^([A-Za-z]+)(\d+)$", r"\1 \2", part) for part in rest)])
+                took[group] = begin - self.clock.left()
+            if number == 1:
+                self.check_models()
+                self.notes.append("seconds of the first round: " + ", ".join(f"{g} {s:.0f}" for g, s in took.items()))
+            if left_out:
+                self.notes.append(f"no time was left in round {number} for: {', '.join(left_out)}")
+            if len(left_out) == len(groups):
+                break
 
 
 # --- The command --------------------------------------------------------------------------------------------------
@@ -503,13 +491,17 @@ def title(name):
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP",
-                   help=f"the roofs and some of: {', '.join(GROUPS)}")
+    p.add_argument("--only", nargs="+", metavar="GROUP",
+                   help=f"the roofs and some of: {', '.join(GROUPS)}; or rows that a pattern finds, such as step/L32")
     p.add_argument("--rounds", type=int, default=3, help="of each measurement, at most (default 3)")
     p.add_argument("--minutes", type=float, default=8.0,
                    help="for build, tests and measurements together (default 8)")
-    p.add_argument("--prebuilt", type=pathlib.Path, help="programs built elsewhere: build/bundle or build/bundle.tar.xz")
-    p.add_argument("--emulated", action="store_true", help="on the emulator, to test the script")
+    p.add_argument("--prebuilt", type=pathlib.Path,
+                   help="programs built elsewhere: build/bundle or build/bundle.tar.xz")
+    p.add_argument("--dry-run", "--emulated", dest="emulated", action="store_true",
+                   help="every row at a tiny size, ours on the emulator and PyTorch's on the CPU; no GPU is needed")
+    p.add_argument("--fixture", type=pathlib.Path,
+                   help="folder for 14 GB that both engines read; by default in memory (/dev/shm) where there is room")
     p.add_argument("--no-tests", action="store_true")
     p.add_argument("--sanitize", action="store_true", help="compute-sanitizer over some tests")
     p.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="of the build")
@@ -539,35 +531,86 @@ def write(results, a):
     return path, text
 
 
+def fixture_folder(a):
+    """A folder of this run's own: in memory where there is room, so that what is read from it is no disk's speed."""
+    if a.fixture:
+        a.fixture.mkdir(parents=True, exist_ok=True)
+        return pathlib.Path(tempfile.mkdtemp(prefix="uipe-", dir=a.fixture))
+    memory = pathlib.Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > (1e9 if a.emulated else 20e9)
+    return pathlib.Path(tempfile.mkdtemp(prefix="uipe-", dir=memory if roomy else ROOT / "build" / "bench"))
+
+
+def wanted_groups(a, engine):
+    """{group: its rows}: the roofs, and what --only names."""
+    groups = {g: engine.names(pattern) if g != "start" else ["cuda/start/L2" if a.emulated else "cuda/start/L32"]
+              for g, pattern in GROUPS.items()}
+    if not a.only:
+        return groups
+    patterns = [o for o in a.only if o not in groups]
+    found = {g: names if g == "roofs" or g in a.only else [n for n in names if any(re.search(o, n) for o in patterns)]
+             for g, names in groups.items()}
+    for o in patterns:
+        if not any(re.search(o, n) for names in groups.values() for n in names):
+            stop(f"--only {o}: there is no such group and no such row; groups: {', '.join(GROUPS)}")
+    return {g: names for g, names in found.items() if names}
+
+
+def layers_that_fit(about_gpu):
+    """Of LLaMA-2-7B in training: 130 GB, or 70."""
+    memory = int(re.search(r"\d+", about_gpu.get("memory.total", "0"))[0])  # MiB
+    return 32 if memory > 132_000 else 16
+
+
+def measure(a, build, python, about_gpu, clock):
+    """The run, and what the peer says of itself."""
+    engine = Engine(build, clock)
+    engine.layers = None if a.emulated else layers_that_fit(about_gpu)
+    (ROOT / "build" / "bench").mkdir(parents=True, exist_ok=True)
+    peer = Peer(python, clock, a.emulated, ROOT / "build" / "bench" / "torch_gpu_peer.log") if python else None
+    run = Run(engine, peer, clock)
+    groups = wanted_groups(a, engine)
+    folder = fixture_folder(a)
+    try:
+        if any(g in COMPARED for g in groups):
+            failed = engine.write_fixture(folder, any(g in OF_A_MODEL for g in groups))
+            if failed:
+                run.notes.append(f"no fixture, so no whole models of PyTorch's and nothing compared first: {failed}")
+            elif peer:
+                run.compare()
+        run.rounds(groups, a.rounds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if peer:
+            peer.close()
+    return run, engine, peer.about if peer else not_measured("no python here has a torch that sees the GPU (PYTHON)")
+
+
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the fixture, 14 GB, is removed on the way out
     a = parse()
     about_gpu = {} if a.emulated else gpu()
     if not a.emulated and "name" not in about_gpu:
-        stop("nvidia-smi shows no GPU; --emulated tests this script without one")
+        stop("nvidia-smi shows no GPU; --dry-run tests this script without one")
     python = find_python(a.emulated)
     clock = Clock(60 * a.minutes)
     build = Build(a, about_gpu, environment_with_cublas(python))
     date = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     checked = tests(build, a, clock)
-    engine = Engine(build, clock)
-    (ROOT / "build" / "bench").mkdir(parents=True, exist_ok=True)
-    peer = Peer(python, clock, a.emulated, ROOT / "build" / "bench" / "torch_gpu_peer.log") if python else None
-    run = Run(engine, peer, clock)
     before = clocks()
-    groups = [g for g in GROUPS if not a.only or g == "roofs" or g in a.only]
-    run.rounds({g: engine.names(GROUPS[g]) for g in groups}, a.rounds)
+    run, engine, about_peer = measure(a, build, python, about_gpu, clock)
     results = {"date": date, "commit": build.commit, "changed_files": git("status", "--porcelain").splitlines(),
                "gpu": about_gpu, "clocks": {"before": before, "after": clocks()}, "uipe": engine.about,
-               "peer": peer.about if peer else not_measured("no python here has a torch that sees the GPU (PYTHON)"),
-               "rounds": max((len(r) for r in run.ours.values()), default=0), "notes": run.notes, "tests": checked,
-               "ours": run.ours, "theirs": run.theirs}
-    if peer:
-        peer.close()
+               "peer": about_peer, "rounds": max((len(r) for r in run.ours.values()), default=0), "notes": run.notes,
+               "tests": checked, "checks": run.checks, "ours": run.ours, "theirs": run.theirs}
+    results["figures"] = figures(results)
     path, text = write(results, a)
     print(text)
     say(f"{path} and .md")
     if any(t.get("passed") is False for t in checked.values()):
         stop("tests failed; see above")
+    if not all(c["good"] for c in run.checks):
+        stop("the engines do not agree; see above")
 
 
 if __name__ == "__main__":

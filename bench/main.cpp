@@ -1,6 +1,7 @@
 // The benchmark program: Google Benchmark's own command line; the context names the machine and its roofs.
-// Two options of its own: --fixture=FOLDER writes what another engine needs for the same work, and ends;
-// --roofs=off leaves the roofs out, for a run whose time or memory is to be its own.
+// Options of its own: --fixture=FOLDER writes what another engine needs for the same work, and ends;
+// --gpu-fixture=FOLDER the same for work on a GPU (--gpu-checks=FOLDER without weights), and --first-step=FOLDER does a
+// step from it; --roofs=off leaves the roofs out, for a run whose time or memory is to be its own.
 #include <benchmark/benchmark.h>
 #include <dnnl.h>
 
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <string>
 
+#include "bench/cuda_fixture.h"
 #include "bench/fixture.h"
 #include "bench/measure.h"
 #include "tensor/base/error.h"
@@ -63,6 +65,9 @@ std::string take_option(int& argc, char** argv, const std::string& name) {
 
 int run(int argc, char** argv) {
     const std::string fixture = take_option(argc, argv, "fixture");
+    const std::string gpu_fixture = take_option(argc, argv, "gpu-fixture");
+    const std::string gpu_checks = take_option(argc, argv, "gpu-checks");
+    const std::string first_step = take_option(argc, argv, "first-step");
     bench::with_roofs = take_option(argc, argv, "roofs") != "off";
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
@@ -71,6 +76,13 @@ int run(int argc, char** argv) {
         bench::write_fixture(fixture);
         return 0;
     }
+#ifdef UIPE_CUDA
+    if (!gpu_fixture.empty()) return bench::write_gpu_fixture(gpu_fixture, true), 0;
+    if (!gpu_checks.empty()) return bench::write_gpu_fixture(gpu_checks, false), 0;
+    if (!first_step.empty()) return bench::first_step(first_step), 0;
+#else
+    require_input(gpu_fixture.empty() && gpu_checks.empty() && first_step.empty(), "this build has no CUDA backend");
+#endif
     describe_machine();
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();

@@ -3,53 +3,25 @@
     python bench/torch_gpu_peer.py [--tiny]     --tiny: on the CPU, each call once, to see that it works
 
 Reads a JSON object a line, {"do": "attention", …}, and answers each with a JSON line, {"seconds": …} or {"error": …};
-`do` names a function below, the rest are its arguments. Times are taken as bench/cuda_measure.h takes ours: the median
-of five batches of at least 20 ms, each between two events, after calls that warm up. Memory goes back after each answer.
+`do` names a function below, of torch_gpu_checks.py or of torch_gpu_models.py, the rest are its arguments. Times are
+taken as bench/cuda_measure.h takes ours: the median of five batches of at least 20 ms, each between two events, after
+calls that warm up. Memory goes back after each answer, but for models, which wait for the next request or "forget".
 """
 
 import gc
+import importlib.util
 import inspect
 import json
-import math
 import os
-import statistics
 import sys
-import time
 import warnings
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
-TINY = "--tiny" in sys.argv
-DEVICE = "cpu" if TINY else "cuda"
-BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
-            "efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH}
-
-
-def random(*shape, dtype=torch.bfloat16, grad=False, std=1.0):
-    return (torch.randn(shape, dtype=dtype, device=DEVICE) * std).requires_grad_(grad)
-
-
-def seconds(call):
-    def batch(calls):
-        if TINY:
-            start = time.perf_counter()
-            call()
-            return time.perf_counter() - start
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3 / calls
-
-    batch(1)
-    calls = max(1, min(1000, math.ceil(20e-3 / batch(1))))
-    batch(calls)
-    return {"seconds": statistics.median(batch(calls) for _ in range(1 if TINY else 5))}
-
+from torch_gpu_base import BACKENDS, DEVICE, TINY, compiled, memory, peaks, random, reset_peak, seconds
+from torch_gpu_checks import checks
 
 def forward_and_backward(f, inputs, dout):
     """One call of f, then the gradients by inputs."""
@@ -69,7 +41,7 @@ def in_way(f, way):
     if way == "eager":
         return f
     if f not in kept:
-        kept[f] = torch.compile(f, dynamic=False)
+        kept[f] = compiled(f)
     return kept[f]
 
 
@@ -127,7 +99,10 @@ def head(T, V, C, way):
     hidden, w = random(T, C, grad=True), random(V, C, std=0.02, grad=True)
     targets = torch.randint(V, (T,), device=DEVICE)
     f = in_way(head_loss, way)
-    return forward_and_backward(lambda h, w: f(h, w, targets), (hidden, w), None)
+    before = memory()
+    reset_peak()
+    answer = forward_and_backward(lambda h, w: f(h, w, targets), (hidden, w), None)
+    return answer | {"extra_MB": peaks().get("allocated_MB", 0.0) - before / 1e6}
 
 
 # --- What waits for memory ----------------------------------------------------------------------------------------
@@ -218,7 +193,8 @@ def layer(B, T, C, F, D, way):
 
 def about():
     cuda = {} if TINY else {"gpu": torch.cuda.get_device_name(), "cudnn": torch.backends.cudnn.version()}
-    return {"torch": torch.__version__, "cuda": torch.version.cuda, **cuda}
+    versions = {m: importlib.import_module(m).__version__ for m in ("transformers",) if importlib.util.find_spec(m)}
+    return {"torch": torch.__version__, **versions, "cuda": torch.version.cuda, **cuda}
 
 
 def main():
@@ -226,11 +202,18 @@ def main():
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     warnings.filterwarnings("ignore")
-    known = {f.__name__: f for f in (gemm, copy, attention, head, rmsnorm, swiglu, rope, add, adamw, layer, about)}
+    known = {f.__name__: f for f in (gemm, copy, attention, head, rmsnorm, swiglu, rope, add, adamw, layer, about,
+                                     checks)}
+    if importlib.util.find_spec("transformers"):
+        import torch_gpu_models
+        known |= torch_gpu_models.KNOWN
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = known[request.pop("do")](**request)
+            do = request.pop("do")
+            if do not in known:
+                raise ImportError("this python has no transformers")
+            answer = known[do](**request)
         except Exception as e:  # a variant that fails here is a result, not the end of the run
             answer = {"error": f"{type(e).__name__}: {e}".splitlines()[0][:160]}
         gc.collect()

@@ -1,9 +1,9 @@
 #include "eval/evaluate.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "eval/rouge.h"
+#include "eval/token_metrics.h"
 #include "llama/generate.h"
 #include "llama/logprobs.h"
 
@@ -27,19 +27,7 @@ std::string stripped(const std::string& text) {
     return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
-AnswerScore answer_score(const std::vector<double>& logprobs) {
-    const double sum = std::accumulate(logprobs.begin(), logprobs.end(), 0.0);
-    return {-sum / static_cast<double>(logprobs.size()), static_cast<std::int64_t>(logprobs.size()), {}};
-}
-
-/// Minus the mean of the least likely 40 per cent of an answer's tokens, its end not counted (Shi et al. 2024).
-double min_k(std::vector<double> logprobs) {
-    if (logprobs.size() > 1) logprobs.pop_back();
-    std::sort(logprobs.begin(), logprobs.end());
-    const std::size_t k = std::max<std::size_t>(1, logprobs.size() * 2 / 5);
-    return -std::accumulate(logprobs.begin(), logprobs.begin() + static_cast<std::ptrdiff_t>(k), 0.0) /
-           static_cast<double>(k);
-}
+AnswerScore answer_score(Tokens tokens) { return {mia_loss(tokens), static_cast<std::int64_t>(tokens.size()), {}}; }
 
 class Evaluator {
 public:
@@ -50,45 +38,47 @@ public:
         if (tofu_)
             for (auto* rows : {&sets.forget, &sets.retain, &sets.real_authors, &sets.world_facts})
                 keep_first(*rows, rows_judged(Protocol::tofu, rows->size()));
-        total_ = 2 * (sets.forget.size() + sets.retain.size() + sets.real_authors.size() + sets.world_facts.size()) +
+        total_ = (options_.generates ? 2 : 1) *
+                     (sets.forget.size() + sets.retain.size() + sets.real_authors.size() + sets.world_facts.size()) +
                  sets.holdout.size();
         EvalLog log;
         log.format = options_.protocol;
-        const auto forget_tokens = score_set(log.forget, sets.forget);
-        score_set(log.retain, sets.retain);
-        score_set(log.real_authors, sets.real_authors);
-        score_set(log.world_facts, sets.world_facts);
-        generate({&log.forget, &log.retain, &log.real_authors, &log.world_facts});
-        if (!sets.holdout.empty() && !tofu_) attack(log, forget_tokens, sets.holdout);
+        const auto forget_tokens = score_set(log.forget, sets.forget, !tofu_);
+        score_set(log.retain, sets.retain, false);
+        score_set(log.real_authors, sets.real_authors, false);
+        score_set(log.world_facts, sets.world_facts, false);
+        if (options_.generates) generate({&log.forget, &log.retain, &log.real_authors, &log.world_facts});
+        if (!tofu_) score_memory(log, forget_tokens);
+        if (!tofu_ && !sets.forget.empty() && !sets.holdout.empty()) attack(log, sets, forget_tokens);
         return log;
     }
 
 private:
-    using Logprobs = std::vector<std::vector<double>>;
+    using Answers = std::vector<std::vector<llama::TokenScore>>;
 
     llama::Sequence sequence(const std::string& question, const std::string& answer) const {
         return llama::encode_qa(tokenizer_, options_.form, question, answer, tofu_ ? 200 : 513);
     }
 
-    Logprobs logprobs(const std::vector<llama::Sequence>& sequences, std::size_t worth) {
+    Answers token_scores(const std::vector<llama::Sequence>& sequences, std::size_t worth, bool closely) {
         const std::size_t before = done_;
-        auto out = llama::token_logprobs(model_, sequences, 8192, [&](std::size_t done, std::size_t all) {
+        auto out = llama::token_scores(model_, sequences, closely, 8192, [&](std::size_t done, std::size_t all) {
             report(before + worth * done / std::max<std::size_t>(1, all));
         });
         report(before + worth);
         return out;
     }
 
-    /// Fills `set` and returns the log-probabilities of each row's own answer.
-    Logprobs score_set(SetScore& set, const std::vector<QaRow>& rows) {
+    /// Fills `set` and returns the tokens of each row's own answer.
+    Answers score_set(SetScore& set, const std::vector<QaRow>& rows, bool closely) {
         std::vector<llama::Sequence> sequences;
         for (const QaRow& row : rows) {
             sequences.push_back(sequence(row.question, row.answer));
             if (!row.paraphrased_answer.empty()) sequences.push_back(sequence(row.question, row.paraphrased_answer));
             for (const std::string& wrong : row.perturbed_answers) sequences.push_back(sequence(row.question, wrong));
         }
-        const Logprobs scores = logprobs(sequences, rows.size());
-        Logprobs answers;
+        const Answers scores = token_scores(sequences, rows.size(), closely);
+        Answers answers;
         std::size_t next = 0;
         for (const QaRow& row : rows) {
             RowScore out;
@@ -99,9 +89,16 @@ private:
                 out.perturbed.push_back(answer_score(scores[next++]));
             out.prompt = options_.form.prompt(row.question);
             out.ground_truth = row.answer;
+            if (!tofu_ && out.paraphrase) set_texts(out, row);
             set.rows.push_back(std::move(out));
         }
         return answers;
+    }
+
+    /// What ROUGE compares with the generation beside the right answer.
+    static void set_texts(RowScore& out, const QaRow& row) {
+        out.paraphrase->text = {row.paraphrased_answer, {}};
+        for (std::size_t i = 0; i < out.perturbed.size(); ++i) out.perturbed[i].text = {row.perturbed_answers[i], {}};
     }
 
     /// All sets in one call: what runs on alone at the end, runs on once.
@@ -130,21 +127,42 @@ private:
             row.rouge1_recall = r.rouge1_recall;
             row.rougeL_recall = r.rougeL_recall;
             row.rougeL_f1 = r.rougeL_f1;
+            const auto compare = [&](AnswerScore& answer) {
+                if (answer.text) answer.text->rouge = rouge(answer.text->text, row.generation);
+            };
+            if (row.paraphrase) compare(*row.paraphrase);
+            std::for_each(row.perturbed.begin(), row.perturbed.end(), compare);
         }
         report(before + rows.size());
     }
 
-    void attack(EvalLog& log, const Logprobs& forget, const std::vector<QaRow>& holdout) {
-        std::vector<llama::Sequence> sequences;
-        for (const QaRow& row : holdout) sequences.push_back(sequence(row.question, row.answer));
-        const Logprobs unseen = logprobs(sequences, holdout.size());
-        for (const auto* side : {&forget, &unseen}) {
-            for (const std::vector<double>& row : *side) {
-                Attack& loss = log.attacks["mia_loss"];
-                Attack& lowest = log.attacks["mia_min_k"];
-                (side == &forget ? loss.forget : loss.holdout).push_back(answer_score(row).avg_loss);
-                (side == &forget ? lowest.forget : lowest.holdout).push_back(min_k(row));
-            }
+    static void score_memory(EvalLog& log, const Answers& forget) {
+        for (const auto& tokens : forget) {
+            log.columns["exact_memorization"].push_back(exact_memorization(tokens));
+            log.columns["extraction_strength"].push_back(extraction_strength(tokens));
+        }
+    }
+
+    void attack(EvalLog& log, const TofuSets& sets, const Answers& forget) {
+        const auto sequences_of = [&](const std::vector<QaRow>& rows) {
+            std::vector<llama::Sequence> out;
+            for (const QaRow& row : rows) out.push_back(sequence(row.question, row.answer));
+            return out;
+        };
+        const auto holdout = sequences_of(sets.holdout);
+        attack(log, &Attack::forget, sequences_of(sets.forget), forget);
+        attack(log, &Attack::holdout, holdout, token_scores(holdout, holdout.size(), true));
+    }
+
+    void attack(EvalLog& log, std::vector<double> Attack::*side, const std::vector<llama::Sequence>& sequences,
+                const Answers& answers) const {
+        for (std::size_t i = 0; i < answers.size(); ++i) {
+            const auto first = static_cast<std::size_t>(sequences[i].first_target);
+            const std::string text = tokenizer_.decode(std::span(sequences[i].ids).subspan(first));
+            (log.attacks["mia_loss"].*side).push_back(mia_loss(answers[i]));
+            (log.attacks["mia_zlib"].*side).push_back(mia_zlib(answers[i], text));
+            (log.attacks["mia_min_k"].*side).push_back(mia_min_k(answers[i]));
+            (log.attacks["mia_min_k_plus_plus"].*side).push_back(mia_min_k_plus_plus(answers[i]));
         }
     }
 

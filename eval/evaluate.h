@@ -28,13 +28,16 @@ struct EvaluateOptions {
     Protocol protocol = Protocol::open_unlearning;
     llama::PromptTemplate form;
     std::int64_t max_new_tokens = 200;
+    bool generates = true;  // or leaves generations and their ROUGE out
     /// Called with the share of work done, 0 to 1.
     std::function<void(double done)> progress;
 };
 
 /// tofu: the first 300 rows of each set, 200 tokens for prompt and continuation together.
-/// open_unlearning: all rows, `max_new_tokens` new tokens, and the attacks mia_loss and mia_min_k when there is a
-/// holdout set. Generation is greedy. The same model and rows give the same log.
+/// open_unlearning: all rows, `max_new_tokens` new tokens, ROUGE against paraphrased and perturbed answers too, of the
+/// forget set exact_memorization and extraction_strength, and when there is a holdout set the attacks mia_loss,
+/// mia_zlib, mia_min_k and mia_min_k_plus_plus (token_metrics.h).
+/// Generation is greedy, one for each question. The same model and rows give the same log.
 EvalLog evaluate(const llama::Llama& model, const llama::Tokenizer& tokenizer, const TofuSets& sets,
                  const EvaluateOptions& options);
 

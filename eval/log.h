@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/rouge.h"
 #include "tensor/base/file.h"
 
 namespace uipe::eval {
@@ -20,11 +21,20 @@ constexpr std::size_t rows_judged(Protocol protocol, std::size_t rows) {
     return protocol == Protocol::tofu && rows > 300 ? 300 : rows;
 }
 
+/// The text of an answer, and how much of it the row's generation says.
+struct TextScore {
+    std::string text;
+    Rouge rouge;
+
+    bool operator==(const TextScore&) const = default;
+};
+
 /// How well a model predicts one given answer.
 struct AnswerScore {
     double avg_loss = 0;           // mean negative log-likelihood per target token, end of sequence counted
     std::int64_t num_tokens = 0;   // target tokens; 0 when the log does not say
     std::optional<double> stored;  // the probability as a log holds it (computed in f32), which is then the one used
+    std::optional<TextScore> text = {};  // of a paraphrased or perturbed answer, in open-unlearning's format
 
     /// p^(1/num_tokens).
     double probability() const { return stored.value_or(std::exp(-avg_loss)); }
@@ -63,7 +73,7 @@ struct EvalLog {
     // What only the open-unlearning format holds.
     std::map<std::string, std::vector<double>>
         columns;                               // exact_memorization, extraction_strength: a score a forget row
-    std::map<std::string, Attack> attacks;     // mia_loss, mia_min_k, …
+    std::map<std::string, Attack> attacks;     // mia_loss, mia_zlib, …
     std::map<std::string, double> aggregates;  // every metric's aggregate as the file states it
 };
 

@@ -20,21 +20,60 @@ const SetName set_names[] = {{"forget", "forget_truth_ratio", &EvalLog::forget, 
                              {"wf", "wf_Truth_Ratio", &EvalLog::world_facts, false}};
 constexpr const char* column_names[] = {"exact_memorization", "extraction_strength"};
 
-AnswerScore read_answer(const LogValue& entry) { return {entry["avg_loss"].number(), 0, entry["prob"].number()}; }
+/// InputError for a loss or a probability that no model has, but for rounding.
+AnswerScore answer_of(double loss, double probability, const std::string& place) {
+    require_input(loss >= -1e-3, place, ": avg_loss is ", loss, "; no mean loss is below 0");
+    require_input(probability >= 0 && probability <= 1.001, place, ": prob is ", probability,
+                  "; it is between 0 and 1");
+    return {loss, 0, probability};
+}
+
+AnswerScore read_answer(const LogValue& entry) {
+    return answer_of(entry["avg_loss"].number(), entry["prob"].number(), entry.place());
+}
 
 std::vector<AnswerScore> read_perturbed(const LogValue& entry) {
     const auto losses = entry["avg_loss"].numbers(), probabilities = entry["prob"].numbers();
     require_input(!losses.empty() && losses.size() == probabilities.size(), entry.place(), " has ", losses.size(),
                   " losses and ", probabilities.size(), " probabilities; both need one for each perturbed answer");
     std::vector<AnswerScore> answers;
-    for (std::size_t i = 0; i < losses.size(); ++i) answers.push_back({losses[i], 0, probabilities[i]});
+    for (std::size_t i = 0; i < losses.size(); ++i)
+        answers.push_back(answer_of(losses[i], probabilities[i], entry.place()));
     return answers;
 }
 
-/// A set needs _Q_A_Prob and _Q_A_ROUGE; without _Q_A_PARA_Prob or _Q_A_PERT_Prob its rows lack those answers.
+constexpr std::pair<const char*, double Rouge::*> rouge_names[] = {{"rouge1_recall", &Rouge::rouge1_recall},
+                                                                   {"rougeL_f1", &Rouge::rougeL_f1},
+                                                                   {"rougeL_recall", &Rouge::rougeL_recall}};
+
+TextScore read_text(const LogValue& entry) {
+    TextScore out{entry["ground_truth"].text(), {}};
+    for (const auto& [name, member] : rouge_names) out.rouge.*member = entry[name].number();
+    return out;
+}
+
+/// Of _Q_A_PERT_ROUGE: each key holds a list.
+void read_texts(const LogValue& entry, std::vector<AnswerScore>& answers) {
+    const auto list = [&](const char* name) {
+        auto values = entry[name].list();
+        require_input(values.size() == answers.size(), entry.place(), "/", name, " has ", values.size(),
+                      " entries; its row has ", answers.size(), " perturbed answers");
+        return values;
+    };
+    const auto texts = list("ground_truth");
+    for (std::size_t i = 0; i < answers.size(); ++i) answers[i].text = {texts[i].text(), {}};
+    for (const auto& [name, member] : rouge_names) {
+        const auto values = list(name);
+        for (std::size_t i = 0; i < answers.size(); ++i) answers[i].text->rouge.*member = values[i].number();
+    }
+}
+
+/// A set needs _Q_A_Prob and _Q_A_ROUGE; without _Q_A_PARA_Prob or _Q_A_PERT_Prob its rows lack those answers, and
+/// without _Q_A_PARA_ROUGE or _Q_A_PERT_ROUGE their texts.
 SetScore read_set(const LogValue& log, const SetName& set) {
     const std::string prob = set.prefix + "_Q_A_Prob", rouge = set.prefix + "_Q_A_ROUGE",
-                      para = set.prefix + "_Q_A_PARA_Prob", pert = set.prefix + "_Q_A_PERT_Prob";
+                      para = set.prefix + "_Q_A_PARA_Prob", pert = set.prefix + "_Q_A_PERT_Prob",
+                      para_rouge = set.prefix + "_Q_A_PARA_ROUGE", pert_rouge = set.prefix + "_Q_A_PERT_ROUGE";
     if (!log.has(prob) && !log.has(rouge) && !log.has(para) && !log.has(pert)) return {};
     const auto answers = log[prob]["value_by_index"].rows();
     const std::size_t n = answers.size();
@@ -53,10 +92,18 @@ SetScore read_set(const LogValue& log, const SetName& set) {
     if (set.authors && log.has(para)) {
         const auto paraphrased = log[para]["value_by_index"].rows(n);
         for (std::size_t i = 0; i < n; ++i) out.rows[i].paraphrase = read_answer(paraphrased[i]);
+        if (log.has(para_rouge)) {
+            const auto said = log[para_rouge]["value_by_index"].rows(n);
+            for (std::size_t i = 0; i < n; ++i) out.rows[i].paraphrase->text = read_text(said[i]);
+        }
     }
     if (log.has(pert)) {
         const auto perturbed = log[pert]["value_by_index"].rows(n);
         for (std::size_t i = 0; i < n; ++i) out.rows[i].perturbed = read_perturbed(perturbed[i]);
+        if (log.has(pert_rouge)) {
+            const auto said = log[pert_rouge]["value_by_index"].rows(n);
+            for (std::size_t i = 0; i < n; ++i) read_texts(said[i], out.rows[i].perturbed);
+        }
     }
     return out;
 }
@@ -95,10 +142,22 @@ Json perturbed_json(const RowScore& row) {
     return Json{{"prob", probabilities}, {"avg_loss", losses}};
 }
 
-Json rouge_json(const RowScore& row) {
-    return Json{{"rouge1_recall", row.rouge1_recall}, {"rougeL_f1", row.rougeL_f1},
-                {"rougeL_recall", row.rougeL_recall}, {"input", row.prompt},
-                {"ground_truth", row.ground_truth},   {"generation", row.generation}};
+Json rouge_json(const RowScore& row, const TextScore& score) {
+    return Json{{"rouge1_recall", score.rouge.rouge1_recall},
+                {"rougeL_f1", score.rouge.rougeL_f1},
+                {"rougeL_recall", score.rouge.rougeL_recall},
+                {"input", row.prompt},
+                {"ground_truth", score.text},
+                {"generation", row.generation}};
+}
+
+Json perturbed_rouge_json(const RowScore& row) {
+    Json out = Json::object();
+    for (const AnswerScore& answer : row.perturbed) {
+        const Json one = rouge_json(row, *answer.text);
+        for (const auto& [key, value] : one.items()) out[key].push_back(value);
+    }
+    return out;
 }
 
 using Metrics = std::map<std::string, Json>;
@@ -110,7 +169,11 @@ void add_set(Metrics& metrics, const SetScore& set, const SetName& name) {
         if (at != metrics.end()) at->second["value_by_index"] = by_index(set.rows, of);
     };
     add(name.prefix + "_Q_A_Prob", [](const RowScore& row) { return answer_json(row.answer); });
-    add(name.prefix + "_Q_A_ROUGE", rouge_json);
+    add(name.prefix + "_Q_A_ROUGE", [](const RowScore& row) {
+        return rouge_json(row, {row.ground_truth, {row.rouge1_recall, row.rougeL_recall, row.rougeL_f1}});
+    });
+    add(name.prefix + "_Q_A_PARA_ROUGE", [](const RowScore& row) { return rouge_json(row, *row.paraphrase->text); });
+    add(name.prefix + "_Q_A_PERT_ROUGE", perturbed_rouge_json);
     add(name.prefix + "_Q_A_PARA_Prob", [](const RowScore& row) { return answer_json(*row.paraphrase); });
     add(name.prefix + "_Q_A_PERT_Prob", perturbed_json);
     add(name.prefix + "_Q_A_Prob_normalised", [](const RowScore& row) {

@@ -9,6 +9,8 @@ struct Rouge {
     double rouge1_recall = 0;  // clipped overlap of words over words of the reference
     double rougeL_recall = 0;  // longest common subsequence over words of the reference
     double rougeL_f1 = 0;      // harmonic mean of that and the same over words of the candidate
+
+    bool operator==(const Rouge&) const = default;
 };
 
 /// Scores a candidate against a reference, both UTF-8; all zero when either has no words.

@@ -29,6 +29,8 @@ double mean_probability(const std::vector<AnswerScore>& answers) {
     return mean_of(answers, [](const AnswerScore& answer) { return answer.probability(); });
 }
 
+bool has_text(const AnswerScore& answer) { return answer.text.has_value(); }
+
 /// 0 when any value is 0.
 double harmonic_mean(const std::vector<double>& values) {
     double sum = 0;
@@ -52,13 +54,26 @@ public:
 
     void add_probability_and_rouge() const {
         add("_Q_A_Prob", [](const RowScore& row) { return row.answer.probability(); });
-        add("_Q_A_ROUGE", [&](const RowScore& row) {
-            return options_.recompute_rouge ? rouge(row.ground_truth, row.generation).rougeL_recall : row.rougeL_recall;
-        });
+        add("_Q_A_ROUGE", [&](const RowScore& row) { return recall(row, row.ground_truth, row.rougeL_recall); });
         if (all_perturbed()) add("_Q_A_PERT_Prob", [](const RowScore& row) { return mean_probability(row.perturbed); });
     }
     void add_paraphrase() const {
         if (all_paraphrased()) add("_Q_A_PARA_Prob", [](const RowScore& row) { return row.paraphrase->probability(); });
+    }
+    void add_rouge_of_others() const {
+        const auto of = [&](const RowScore& row, const AnswerScore& answer) {
+            return recall(row, answer.text->text, answer.text->rouge.rougeL_recall);
+        };
+        const auto paraphrased = [](const RowScore& row) { return row.paraphrase && has_text(*row.paraphrase); };
+        const auto perturbed = [](const RowScore& row) {
+            return !row.perturbed.empty() && std::all_of(row.perturbed.begin(), row.perturbed.end(), has_text);
+        };
+        if (std::all_of(rows_.begin(), rows_.end(), paraphrased))
+            add("_Q_A_PARA_ROUGE", [&](const RowScore& row) { return of(row, *row.paraphrase); });
+        if (std::all_of(rows_.begin(), rows_.end(), perturbed))
+            add("_Q_A_PERT_ROUGE", [&](const RowScore& row) {
+                return mean_of(row.perturbed, [&](const AnswerScore& answer) { return of(row, answer); });
+            });
     }
     void add_normalised() const {
         if (!all_perturbed()) return;
@@ -75,6 +90,10 @@ public:
     }
 
 private:
+    double recall(const RowScore& row, const std::string& reference, double stored) const {
+        return options_.recompute_rouge ? rouge(reference, row.generation).rougeL_recall : stored;
+    }
+
     template <class Of>
     void add(const char* name, const Of& of) const {
         scores_[prefix_ + name] = mean_of(rows_, of);
@@ -93,6 +112,7 @@ void add_author_set(Scores& scores, const SetScore& set, const ScoreOptions& opt
     if (metrics.empty()) return;
     metrics.add_probability_and_rouge();
     metrics.add_paraphrase();
+    metrics.add_rouge_of_others();
     if (!metrics.all_paraphrased() || !metrics.all_perturbed()) return;
     const double eps = options.protocol == Protocol::tofu ? 0 : 1e-10;
     const auto closer_to_1_better = [eps](double ratio) { return std::min(ratio, 1 / (ratio + eps)); };

@@ -20,9 +20,11 @@ struct ScoreOptions {
 using Scores = std::map<std::string, double>;
 
 /// Everything that the log's rows allow:
-/// {forget, retain, ra, wf}_Q_A_{Prob, ROUGE, PERT_Prob}, {forget, retain}_Q_A_PARA_Prob, {ra, wf}_Q_A_Prob_normalised,
-/// forget_truth_ratio, {retain, ra, wf}_Truth_Ratio, model_utility, the log's columns and attacks and, given a retain
-/// log, forget_quality and privleak. ROUGE is the recall of ROUGE-L. Metrics of absent sets are left out.
+/// {forget, retain, ra, wf}_Q_A_{Prob, ROUGE, PERT_Prob}, {forget, retain}_Q_A_{PARA_Prob, PARA_ROUGE, PERT_ROUGE},
+/// {ra, wf}_Q_A_Prob_normalised, forget_truth_ratio, {retain, ra, wf}_Truth_Ratio, model_utility, the log's columns and
+/// attacks and, given a retain log, forget_quality and privleak. ROUGE is the recall of ROUGE-L: of the answer to the
+/// question as it stands, against the right answer, its paraphrase (PARA) or, in the mean, its perturbations (PERT).
+/// Metrics of absent sets are left out.
 /// InputError when the retain log has another number of forget rows.
 /// Source: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024).
 Scores score(const EvalLog& log, const EvalLog* retain_log, const ScoreOptions& options);

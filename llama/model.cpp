@@ -188,10 +188,9 @@ std::vector<nn::Parameters> Llama::units() const {
     return out;
 }
 
-Variable Llama::next_unit(const Variable& x, std::size_t unit) const {
+Variable Llama::next_unit(const Variable& x, std::size_t unit, bool last) const {
     if (observer_ == nullptr) return x;
     const bool tied = !head_;  // then unit 0 stays: the head is read at the end
-    const bool last = tied && unit == blocks_.size();
     if (!tied || unit > 0) observer_->after_forward(unit);
     if (!last) observer_->before_forward(unit + 1);
     return autograd::on_backward(x, [observer = observer_, unit, last] {
@@ -200,19 +199,31 @@ Variable Llama::next_unit(const Variable& x, std::size_t unit) const {
     });
 }
 
-Variable Llama::hidden(const Batch& batch) const {
+Variable Llama::run_blocks(const Batch& batch, std::size_t blocks, bool over) const {
     const nn::Packing packing{
         batch.positions, batch.cu_seqlens, batch.key_rows, batch.cu_keys, {dropout_seed_, batch.places}};
     const autograd::KeepValues guard(recompute_ == Recompute::none);
     if (observer_ != nullptr) observer_->before_forward(0);
-    Variable x = next_unit((*embedding_)(batch.tokens), 0);
-    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    Variable x = next_unit((*embedding_)(batch.tokens), 0, over && blocks == 0);
+    for (std::size_t l = 0; l < blocks; ++l) {
         const auto run = [&block = blocks_[l], packing, what = recompute_](const Variable& in) {
             return block(in, packing, what);
         };
-        x = next_unit(recompute_ == Recompute::block ? autograd::checkpoint(run, x) : run(x), l + 1);
+        x = next_unit(recompute_ == Recompute::block ? autograd::checkpoint(run, x) : run(x), l + 1,
+                      over && l + 1 == blocks);
     }
-    return (*norm_)(x);
+    return x;
+}
+
+Variable Llama::hidden(const Batch& batch) const {
+    const autograd::KeepValues guard(recompute_ == Recompute::none);
+    return (*norm_)(run_blocks(batch, blocks_.size(), !head_));
+}
+
+Variable Llama::hidden_after(const Batch& batch, std::int64_t layers) const {
+    require(layers >= 0 && layers <= config_.num_layers, "hidden states behind block ", layers, " of ",
+            config_.num_layers);
+    return run_blocks(batch, static_cast<std::size_t>(layers), true);
 }
 
 Variable Llama::logprob(const Batch& batch) const {

@@ -64,6 +64,9 @@ public:
 
     /// The normalised hidden states [T,C] that the LM head reads. No gradient where sequences share rows.
     Variable hidden(const Batch& batch) const;
+    /// The hidden states [T,C] behind the first `layers` blocks, not normalised; those above are not run. Error unless
+    /// the model has so many.
+    Variable hidden_after(const Batch& batch, std::int64_t layers) const;
     /// logp[T] of the batch's targets, 0 where there is none.
     Variable logprob(const Batch& batch) const;
     /// The LM head [V,C]; the embedding when tied.
@@ -92,8 +95,11 @@ private:
         Variable operator()(const Variable& x, const nn::Packing& packing, Recompute recompute) const;
     };
 
-    /// Tells the observer that a forward pass goes on from `unit` to the next, and marks the place for the way back.
-    Variable next_unit(const Variable& x, std::size_t unit) const;
+    /// Tells the observer that a forward pass goes on from `unit` to the next, or is over with the `last`, and marks
+    /// the place for the way back.
+    Variable next_unit(const Variable& x, std::size_t unit, bool last) const;
+    /// The first blocks; `over`: no unit is visited behind them.
+    Variable run_blocks(const Batch& batch, std::size_t blocks, bool over) const;
     using EachMatrix = std::function<void(const std::string& name, nn::Linear& linear)>;
     /// Calls f with every linear layer of the blocks and the begin of its parameters' names.
     void each_linear(const EachMatrix& f);

@@ -2,6 +2,8 @@
 #include "tensor/ops.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "tensor/allocator.h"
 #include "tensor/cpu/cpu.h"
@@ -94,6 +96,28 @@ bool is_rows(const Tensor& x, const Tensor& hidden) {
     return is_acc(x, hidden) && x.rank() == 1 && x.dim(0) == hidden.dim(0);
 }
 
+void check_distance(const char* op, const Tensor& d, const Tensor& x, const Tensor& y) {
+    check(is_float(x) && x.rank() == 2 && y.dtype() == x.dtype() && y.rank() == 2 && y.dim(1) == x.dim(1) &&
+              (y.dim(0) == 1 || y.dim(0) == x.dim(0)) && is_rows(d, x),
+          op, "d[T], x[T,C], y[T,C] or [1,C]", {&d, &x, &y});
+}
+
+void check_soft_labels(const char* op, const Tensor& ce, const Tensor& hidden, const Tensor& w,
+                       const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& targets, double lowered) {
+    check_head(op, hidden, w);
+    const bool own = !hidden_ref.defined() && !w_ref.defined();
+    if (!own) check_head(op, hidden_ref, w_ref);
+    check(is_rows(ce, hidden) &&
+              (own || (hidden_ref.dtype() == hidden.dtype() && hidden_ref.dim(0) == hidden.dim(0) &&
+                       w_ref.dim(0) == w.dim(0))) &&
+              is_index(targets) && targets.numel() == hidden.dim(0),
+          op, "ce and targets [T]; one type, one T and one V on both sides",
+          {&ce, &hidden, &w, &hidden_ref, &w_ref, &targets});
+    check_indices(op, targets, -1, w.dim(0));
+    require(!std::isnan(lowered) && lowered > -std::numeric_limits<double>::infinity(), op, ": lowered by ", lowered);
+    require(!std::isinf(lowered) || w.dim(0) > 1, op, ": without its target a vocabulary of one token has none left");
+}
+
 void check_head_gradient(const char* op, const Tensor& dhidden, const Tensor& dw, const Tensor& hidden,
                          const Tensor& w) {
     check(
@@ -183,6 +207,13 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
     DISPATCH(dx, log_sigmoid_backward(dx, dy, x, accumulate));
 }
 
+void probability_weights(const Tensor& y, const Tensor& logp, double a, double b) {
+    check(is_float(y) && alike(y, logp), "probability_weights", "operands alike", {&y, &logp});
+    require(a >= 0.0 && b >= 0.0, "probability_weights: exponents >= 0 are needed, not ", a, " and ", b);
+    TIMED(elementwise, y, bytes({&y, &logp}));
+    DISPATCH(y, probability_weights(y, logp, a, b));
+}
+
 void sum(const Tensor& y, const Tensor& x) {
     check(is_float(y) && is_float(x) && y.numel() == 1, "sum", "y[1], float types", {&y, &x});
     TIMED(elementwise, y, bytes({&x}));
@@ -212,6 +243,19 @@ bool all_finite(const Tensor& x) {
     check(is_float(x), "all_finite", "a float tensor", {&x});
     TIMED(elementwise, x, bytes({&x}));
     DISPATCH(x, all_finite(x));
+}
+
+void squared_distance(const Tensor& d, const Tensor& x, const Tensor& y) {
+    check_distance("squared_distance", d, x, y);
+    TIMED(elementwise, d, bytes({&x, &y}));
+    DISPATCH(d, squared_distance(d, x, y));
+}
+
+void squared_distance_backward(const Tensor& dx, const Tensor& dd, const Tensor& x, const Tensor& y, bool accumulate) {
+    check_distance("squared_distance_backward", dd, x, y);
+    check(alike(dx, x), "squared_distance_backward", "dx like x", {&dx, &x});
+    TIMED(elementwise, dx, bytes({&dx, &x, &y}));
+    DISPATCH(dx, squared_distance_backward(dx, dd, x, y, accumulate));
 }
 
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens) {
@@ -379,15 +423,17 @@ std::int64_t num_taken(const Tensor& mask, std::int64_t T) {
 }
 
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax, const Tensor& dlogits) {
+                   const Tensor& argmax, const Tensor& dlogits, const Tensor& moments) {
     check_head("token_logprob", hidden, w);
     check(is_rows(logp, hidden) && is_index(targets) && targets.numel() == hidden.dim(0) &&
-              (!argmax.defined() || (is_index(argmax) && argmax.numel() == hidden.dim(0))),
-          "token_logprob", "logp, targets and argmax [T]", {&logp, &hidden, &targets, &argmax});
+              (!argmax.defined() || (is_index(argmax) && argmax.numel() == hidden.dim(0))) &&
+              (!moments.defined() || (is_acc(moments, hidden) && moments.shape() == Shape{hidden.dim(0), 2})),
+          "token_logprob", "logp, targets and argmax [T], moments [T,2]",
+          {&logp, &hidden, &targets, &argmax, &moments});
     check_indices("token_logprob targets", targets, -1, w.dim(0));
     check_dlogits("token_logprob", dlogits, w, num_targets(targets));
     TIMED(heads, logp, products(1.0, num_targets(targets), w.dim(1), w.dim(0), bytes({&hidden, &w, &dlogits})));
-    DISPATCH(logp, token_logprob(logp, hidden, w, targets, argmax, dlogits));
+    DISPATCH(logp, token_logprob(logp, hidden, w, targets, argmax, dlogits, moments));
 }
 
 void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
@@ -435,6 +481,31 @@ void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dk
                    bytes({&dhidden, &dw, &hidden, &w, &dlogits, &dlogits})));
     DISPATCH(hidden,
              token_kl_backward(dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, mask, accumulate_hidden, dlogits));
+}
+
+void token_cross_entropy(const Tensor& ce, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+                         const Tensor& w_ref, const Tensor& targets, double lowered, const Tensor& dlogits) {
+    check_soft_labels("token_cross_entropy", ce, hidden, w, hidden_ref, w_ref, targets, lowered);
+    check_dlogits("token_cross_entropy", dlogits, w, num_targets(targets));
+    TIMED(heads, ce,
+          products(w_ref.defined() ? 2.0 : 1.0, num_targets(targets), w.dim(1), w.dim(0),
+                   bytes({&hidden, &hidden_ref, &w, &w_ref, &dlogits})));
+    DISPATCH(ce, token_cross_entropy(ce, hidden, w, hidden_ref, w_ref, targets, lowered, dlogits));
+}
+
+void token_cross_entropy_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dce, const Tensor& hidden,
+                                  const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& targets,
+                                  double lowered, bool accumulate_hidden, const Tensor& dlogits) {
+    check_soft_labels("token_cross_entropy_backward", dce, hidden, w, hidden_ref, w_ref, targets, lowered);
+    check_head_gradient("token_cross_entropy_backward", dhidden, dw, hidden, w);
+    check_dlogits("token_cross_entropy_backward", dlogits, w, num_targets(targets));
+    TIMED(heads, hidden,
+          products(dlogits.defined() ? 2.0
+                   : w_ref.defined() ? 4.0
+                                     : 3.0,
+                   num_targets(targets), w.dim(1), w.dim(0), bytes({&dhidden, &dw, &hidden, &w, &dlogits, &dlogits})));
+    DISPATCH(hidden, token_cross_entropy_backward(dhidden, dw, dce, hidden, w, hidden_ref, w_ref, targets, lowered,
+                                                  accumulate_hidden, dlogits));
 }
 
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w) { matmul(out, hidden, false, w, true); }

@@ -6,8 +6,8 @@
 // * Outputs are allocated by the caller and come first. Types: f64, f32, bf16 ("float" below); index tensors are i32.
 // * `accumulate` adds to the output instead of overwriting it. Unless said otherwise every operand has one float type.
 // * Sums are kept in f64 for f64 and in f32 for f32 and bf16, in an order that depends on nothing but the shapes. (For
-//   the products of oneDNN that is tested for 1, 2 and 4 threads, in the shapes of training steps, on processors with
-//   AVX-512. On others it may cut their sums by the number of threads.)
+//   the products of oneDNN that is tested for 1, 2 and 4 threads, in the shapes of training steps, where
+//   products_keep_bits(); of bf16 it may elsewhere cut their sums by the number of threads.)
 // * Gradients of parameters are f32 for f32 and bf16 parameters, f64 for f64 ("acc" below).
 // * A packed batch is rows of T with cu_seqlens[B+1]: sequence b owns rows [cu_seqlens[b], cu_seqlens[b+1]).
 // Errors: Error names the op and the shapes or types that disagree.
@@ -32,6 +32,8 @@ void add(const Tensor& y, const Tensor& x, const Tensor& r);
 void log_sigmoid(const Tensor& y, const Tensor& x);
 /// dx (+)= dy * sigmoid(-x).
 void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, bool accumulate);
+/// y = p^a (1 - p)^b of p = exp(logp), logp <= 0; 0^0 is 1. 1 - p keeps its digits where p is near 1.
+void probability_weights(const Tensor& y, const Tensor& logp, double a, double b);
 
 // --- Sums ---------------------------------------------------------------------------------------------------------
 
@@ -45,6 +47,10 @@ void add_squares(const Tensor& y, const Tensor& x);
 double sum_of_squares(const Tensor& x);
 /// Whether every element is finite. Waits for a device.
 bool all_finite(const Tensor& x);
+/// d[T] (acc) = sum over c of (x[t,c] - y[t,c])²; y is [T,C], or one row [1,C] for all.
+void squared_distance(const Tensor& d, const Tensor& x, const Tensor& y);
+/// dx[T,C] (+)= 2 dd[t] (x - y).
+void squared_distance_backward(const Tensor& dx, const Tensor& dd, const Tensor& x, const Tensor& y, bool accumulate);
 /// y[B] = sums of x[T] over the rows of each sequence.
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens);
 /// dx[T] (+)= dy[b] for each row of sequence b.
@@ -56,6 +62,11 @@ void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_s
 /// oneDNN in f32 and bf16; a plain loop in f64, for gradient checks.
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
             bool accumulate = false);
+
+/// Whether oneDNN's products of this type give the same bits for any number of threads here. Not of bf16 with AMX,
+/// where it gives threads parts of some sums: ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment leaves AMX and a
+/// part of the speed alone, and keeps the bits.
+bool products_keep_bits(DType dtype);
 
 // --- Layers -------------------------------------------------------------------------------------------------------
 
@@ -108,7 +119,7 @@ void attention_decode(const Tensor& out, const Tensor& q, const Tensor& cache_k,
 /// cache[slots[t], positions[t]] = x[t] for each row of x[T,K*D].
 void cache_write(const Tensor& cache, const Tensor& x, const Tensor& slots, const Tensor& positions);
 
-// --- The two heads ------------------------------------------------------------------------------------------------
+// --- The heads ----------------------------------------------------------------------------------------------------
 //
 // Logits exist for one chunk of rows at a time, unless their gradient is kept: that is what a backward pass starts
 // from. `dlogits`, when given to the forward pass, receives it for each row that is not skipped, [n,V] in the type of
@@ -122,8 +133,9 @@ std::int64_t num_taken(const Tensor& mask, std::int64_t T);
 
 /// logp[T] (acc) = log softmax(hidden[T,C] W[V,C]^T)[targets[t]]; 0 where targets[t] < 0, and those rows cost nothing.
 /// `argmax`, when defined, is i32 [T]: the likeliest token, as argmax() finds it (-1 where no target).
+/// `moments`, when defined, is acc [T,2]: mean and variance of log p(v) over a v drawn by p (0 and 0 where no target).
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax = {}, const Tensor& dlogits = {});
+                   const Tensor& argmax = {}, const Tensor& dlogits = {}, const Tensor& moments = {});
 /// dhidden[T,C] (+)=, dw[V,C] (acc) += the gradient of sum_t dlogp[t] logp[t]. Undefined outputs are not computed.
 void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dlogp, const Tensor& hidden,
                             const Tensor& w, const Tensor& targets, bool accumulate_hidden, const Tensor& dlogits = {});
@@ -136,6 +148,16 @@ void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Ten
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
                        const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
                        bool accumulate_hidden, const Tensor& dlogits = {});
+
+/// ce[T] (acc) = -sum_v q_v log p_v of p = softmax(hidden W^T) against the constant q = softmax(hidden_ref W_ref^T -
+/// lowered onehot(targets[t])): soft labels (Hinton et al. 2015), of hidden and W themselves where both are undefined;
+/// infinity leaves the target out, for V > 1. Rows with targets[t] < 0 are skipped and give 0.
+void token_cross_entropy(const Tensor& ce, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+                         const Tensor& w_ref, const Tensor& targets, double lowered, const Tensor& dlogits = {});
+/// The gradient with respect to hidden and w, p - q on its way through the logits.
+void token_cross_entropy_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dce, const Tensor& hidden,
+                                  const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& targets,
+                                  double lowered, bool accumulate_hidden, const Tensor& dlogits = {});
 
 /// logits[T,V] (acc) = hidden[T,C] W[V,C]^T. For sampling, a few rows at a time.
 void logits(const Tensor& out, const Tensor& hidden, const Tensor& w);

@@ -1,6 +1,6 @@
 // Work split over OpenMP threads. A kernel may split only over independent outputs and must keep each sum in an order
-// that the shapes alone decide, so that every thread count gives the same bits. (oneDNN's products may be cut by
-// threads.)
+// that the shapes alone decide, so that every thread count gives the same bits. (oneDNN's of bf16 may be
+// cut by threads: products_keep_bits.)
 #pragma once
 
 #include <omp.h>

@@ -17,6 +17,11 @@ namespace uipe::unlearn {
 std::vector<llama::Sequence> read_sequences(const fs::path& file, const llama::Tokenizer& tokenizer,
                                             const llama::PromptTemplate& form, std::int64_t max_length);
 
+/// Answers that refuse, behind a prompt that stands for any: the lines of a file, or without one the built-in hundred.
+/// InputError as of read_sequences().
+std::vector<llama::Sequence> read_refusals(const fs::path& file, const llama::Tokenizer& tokenizer,
+                                           const llama::PromptTemplate& form, std::int64_t max_length);
+
 /// The rows an epoch (from 0) visits: all `rows`, shuffled unless `shuffle` is false, joined by `replayed` draws
 /// without repetition (as far as they last) from another set, whose row i is numbered rows + i.
 std::vector<std::int64_t> epoch_order(std::int64_t rows, std::int64_t replay_rows, std::int64_t replayed, bool shuffle,
@@ -24,5 +29,8 @@ std::vector<std::int64_t> epoch_order(std::int64_t rows, std::int64_t replay_row
 
 /// The retain row paired with forget row `row` in `epoch`: uniform, a new draw each epoch.
 std::int64_t paired_row(std::int64_t retain_rows, std::uint64_t seed, std::int64_t epoch, std::int64_t row);
+
+/// The refusal paired with it, drawn apart from that.
+std::int64_t paired_refusal(std::int64_t refusals, std::uint64_t seed, std::int64_t epoch, std::int64_t row);
 
 }  // namespace uipe::unlearn

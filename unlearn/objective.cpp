@@ -1,36 +1,74 @@
 #include "unlearn/objective.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "tensor/ops.h"
+#include "tensor/random.h"
+#include "unlearn/methods/methods.h"
 
 namespace uipe::unlearn {
 
 namespace ad = autograd;
 
-MicroBatch packed(std::vector<llama::Sequence> forget, const std::vector<llama::Sequence>& retain) {
+std::int64_t rmu_layer(const ObjectiveOptions& options, const llama::Config& config) {
+    if (options.rmu_layer == 0) return std::min<std::int64_t>(8, config.num_layers);
+    require_input(options.rmu_layer > 0 && options.rmu_layer <= config.num_layers, "--rmu-layer ", options.rmu_layer,
+                  ": the model has layers 1 to ", config.num_layers);
+    return options.rmu_layer;
+}
+
+MicroBatch packed(const std::vector<llama::Sequence>& forget, const std::vector<llama::Sequence>& retain,
+                  const std::vector<llama::Sequence>& refusals) {
     MicroBatch batch;
-    batch.forget = llama::pack(forget);
-    if (!retain.empty()) batch.retain = llama::pack(retain);
-    forget.insert(forget.end(), retain.begin(), retain.end());
-    batch.both = llama::pack(forget);
+    std::vector<llama::Sequence> all;
+    const auto add = [&all](llama::Batch& part, const std::vector<llama::Sequence>& rows) {
+        if (!rows.empty()) part = llama::pack(rows);
+        all.insert(all.end(), rows.begin(), rows.end());
+    };
+    add(batch.forget, forget);
+    add(batch.refusal, refusals);
+    add(batch.retain, retain);
+    batch.all = llama::pack(all);
     return batch;
 }
 
 const Variable& Terms::hidden() const {
-    if (!hidden_.defined()) hidden_ = model_.hidden(batch_.both);
+    if (!hidden_.defined()) hidden_ = model_.hidden(batch_.all);
     return hidden_;
 }
 
-Variable Terms::forget_logp() const {
-    return ad::token_logprob(ad::rows(hidden(), 0, batch_.forget.T), model_.head(), batch_.forget.targets);
+Variable Terms::forget_hidden() const { return ad::rows(hidden(), 0, batch_.forget.T); }
+Variable Terms::retain_hidden() const { return ad::rows(hidden(), retain_begin(), batch_.all.T); }
+
+Variable Terms::forget_logp() const { return ad::token_logprob(forget_hidden(), model_.head(), batch_.forget.targets); }
+Variable Terms::refusal_logp() const {
+    return ad::token_logprob(ad::rows(hidden(), batch_.forget.T, retain_begin()), model_.head(),
+                             batch_.refusal.targets);
 }
-
-Variable Terms::retain_hidden() const { return ad::rows(hidden(), batch_.forget.T, batch_.both.T); }
-
 Variable Terms::retain_logp() const { return ad::token_logprob(retain_hidden(), model_.head(), batch_.retain.targets); }
+
+Tensor Terms::constant(const std::vector<double>& values) const {
+    return Tensor::from(values).to(tensor::accumulator_of(model_.dtype())).to(model_.device());
+}
 
 Variable Terms::forget_nll() const { return ad::scale(ad::sum(forget_logp()), -1.0 / totals_.forget_targets); }
 
+Variable Terms::weighted_forget_nll(double a, double b) const {
+    const Variable logp = forget_logp();
+    const Tensor weights = Tensor::empty(logp.value().shape(), logp.value().dtype(), logp.value().device());
+    tensor::probability_weights(weights, logp.value(), a, b);
+    return ad::scale(ad::sum(ad::mul(logp, Variable(weights))), -1.0 / totals_.forget_targets);
+}
+
 Variable Terms::retain_nll() const { return ad::scale(ad::sum(retain_logp()), -1.0 / totals_.retain_targets); }
+
+Variable Terms::refusal_and_retain_nll(double refusal_weight, double retain_weight) const {
+    const double share = -1.0 / (totals_.refusal_targets + totals_.retain_targets);
+    return ad::add(ad::scale(ad::sum(refusal_logp()), share * refusal_weight),
+                   ad::scale(ad::sum(retain_logp()), share * retain_weight));
+}
 
 Variable Terms::retain_kl() const {
     Tensor hidden_ref;
@@ -48,46 +86,119 @@ Variable Terms::retain_kl() const {
     return ad::scale(ad::sum(kl), 1.0 / (options_.kl_on_answers ? totals_.retain_targets : totals_.retain_positions));
 }
 
-Variable Terms::mean_over_forget_rows(const std::function<Variable(const Variable&)>& f) const {
-    const Variable logp = ad::segment_sum(forget_logp(), batch_.forget.cu_seqlens);
-    const Variable log_ratio = ad::add(logp, ad::scale(Variable(batch_.reference_logp), -1.0));
-    return ad::scale(ad::sum(f(log_ratio)), 1.0 / totals_.forget_rows);
+Variable Terms::forget_distillation(double shift) const {
+    Tensor hidden_ref;
+    {
+        const ad::NoGrad guard;
+        hidden_ref = reference_->hidden(batch_.forget).value();
+    }
+    const Variable ce = ad::token_cross_entropy(forget_hidden(), model_.head(), hidden_ref, reference_->head().value(),
+                                                batch_.forget.targets, shift);
+    return ad::scale(ad::sum(ce), 1.0 / totals_.forget_targets);
 }
 
 namespace {
 
-/// Gradient ascent on the forget set (Jang et al. 2023; TOFU).
-Variable ga(const Terms& t) { return ad::scale(t.forget_nll(), -t.options().forget_weight); }
-
-/// Gradient difference (Liu et al. 2022; TOFU): ascent on forget, descent on retain.
-Variable grad_diff(const Terms& t) { return ad::add(ga(t), ad::scale(t.retain_nll(), t.options().retain_weight)); }
-
-/// KL minimisation (TOFU): ascent on forget, the initial model's distribution kept on retain.
-Variable kl_min(const Terms& t) { return ad::add(ga(t), ad::scale(t.retain_kl(), t.options().retain_weight)); }
-
-/// Negative preference optimisation (Zhang et al. 2024, equation 3): (2/β) mean[-log σ(-β log(π/π_ref))].
-Variable npo(const Terms& t) {
-    const double beta = t.options().beta;
-    const Variable mean = t.mean_over_forget_rows(
-        [beta](const Variable& log_ratio) { return ad::log_sigmoid(ad::scale(log_ratio, -beta)); });
-    return ad::scale(mean, -2.0 / beta * t.options().forget_weight);
+/// The targets but the first of each sequence.
+Tensor without_first(const llama::Batch& batch) {
+    std::vector<std::int32_t> targets = batch.targets.to_vector<std::int32_t>();
+    const std::int32_t* cu = batch.cu_seqlens.data<std::int32_t>();
+    for (std::int64_t b = 0; b < batch.B; ++b) {
+        const auto end = targets.begin() + cu[b + 1];
+        const auto first = std::find_if(targets.begin() + cu[b], end, [](std::int32_t t) { return t >= 0; });
+        if (first != end) *first = -1;
+    }
+    return Tensor::from(targets);
 }
-
-/// NPO with a retain term (the same paper, section 3.3).
-Variable npo_rt(const Terms& t) { return ad::add(npo(t), ad::scale(t.retain_nll(), t.options().retain_weight)); }
-
-Variable nll(const Terms& t) { return t.forget_nll(); }
 
 }  // namespace
 
+Variable Terms::forget_without_target() const {
+    const Variable ce = ad::token_cross_entropy(forget_hidden(), model_.head(), {}, {}, without_first(batch_.forget),
+                                                std::numeric_limits<double>::infinity());
+    return ad::scale(ad::sum(ce), 1.0 / std::max(1.0, totals_.forget_targets - totals_.forget_rows));
+}
+
+namespace {
+
+/// Sums of logp[T] over sequences, less those of the reference.
+Variable log_ratio(const Variable& logp, const llama::Batch& batch, const Tensor& reference) {
+    return ad::add(ad::segment_sum(logp, batch.cu_seqlens), ad::scale(Variable(reference), -1.0));
+}
+
+}  // namespace
+
+Variable Terms::forget_log_ratio() const { return log_ratio(forget_logp(), batch_.forget, batch_.forget_reference); }
+Variable Terms::refusal_log_ratio() const {
+    return log_ratio(refusal_logp(), batch_.refusal, batch_.refusal_reference);
+}
+
+Variable Terms::forget_mean_logp() const {
+    const std::int32_t* target = batch_.forget.targets.data<std::int32_t>();
+    const std::int32_t* cu = batch_.forget.cu_seqlens.data<std::int32_t>();
+    std::vector<double> share;
+    for (std::int64_t b = 0; b < batch_.forget.B; ++b)
+        share.push_back(1.0 / static_cast<double>(std::count_if(target + cu[b], target + cu[b + 1],
+                                                                [](std::int32_t t) { return t >= 0; })));
+    return ad::mul(ad::segment_sum(forget_logp(), batch_.forget.cu_seqlens), Variable(constant(share)));
+}
+
+Variable Terms::mean_over_forget_rows(const Variable& x) const {
+    return ad::scale(ad::sum(x), 1.0 / totals_.forget_rows);
+}
+
+const Variable& Terms::activations() const {
+    if (!activations_.defined()) activations_ = model_.hidden_after(batch_.all, rmu_layer(options_, model_.config()));
+    return activations_;
+}
+
+Variable Terms::distance_on_targets(const Variable& x, const Tensor& y, const llama::Batch& batch) const {
+    std::vector<double> mask;
+    for (const std::int32_t target : batch.targets.to_vector<std::int32_t>()) mask.push_back(target >= 0 ? 1.0 : 0.0);
+    return ad::sum(ad::mul(ad::squared_distance(x, y), Variable(constant(mask))));
+}
+
+namespace {
+
+/// [1,C]: uniform numbers of [0, 1), made as long as `norm`.
+Tensor random_direction(std::int64_t C, double norm, std::uint64_t seed) {
+    constexpr std::uint64_t stream = std::uint64_t{6} << 40;  // apart from those of dataset.cpp and trainer.cpp
+    tensor::Random random(seed, stream);
+    std::vector<double> v(static_cast<std::size_t>(C));
+    double squares = 0;
+    for (double& x : v) {
+        x = random.uniform();
+        squares += x * x;
+    }
+    for (double& x : v) x *= norm / std::sqrt(squares);
+    return Tensor::from(v, {1, C});
+}
+
+}  // namespace
+
+Variable Terms::forget_activations() const {
+    const std::int64_t C = model_.config().hidden_size;
+    const Tensor v = random_direction(C, options_.rmu_coeff, options_.seed).to(model_.dtype()).to(model_.device());
+    const Variable sum = distance_on_targets(ad::rows(activations(), 0, batch_.forget.T), v, batch_.forget);
+    return ad::scale(sum, 1.0 / (totals_.forget_targets * static_cast<double>(C)));
+}
+
+Variable Terms::retain_activations() const {
+    Tensor h_ref;
+    {
+        const ad::NoGrad guard;
+        h_ref = reference_->hidden_after(batch_.retain, rmu_layer(options_, model_.config())).value();
+    }
+    const Variable sum =
+        distance_on_targets(ad::rows(activations(), retain_begin(), batch_.all.T), h_ref, batch_.retain);
+    return ad::scale(sum, 1.0 / (totals_.retain_targets * static_cast<double>(model_.config().hidden_size)));
+}
+
 const std::vector<Objective>& objectives() {
     static const std::vector<Objective> all{
-        {"nll", "Fine-tuning", "mean NLL", false, false, false, false, nll},
-        {"ga", "GA", "-mean_f NLL", true, false, false, false, ga},
-        {"grad_diff", "GradDiff", "-mean_f NLL + mean_r NLL", true, true, false, false, grad_diff},
-        {"kl_min", "KL Min", "-mean_f NLL + mean_r KL(ref||cur)", true, true, true, false, kl_min},
-        {"npo", "NPO", "(2/beta) mean_f[-log sigmoid(-beta log(cur/ref))]", true, false, false, true, npo},
-        {"npo_rt", "NPO-RT", "NPO + mean_r NLL", true, true, false, true, npo_rt},
+#define UIPE_MADE(name) methods::name(),
+        UIPE_METHODS(UIPE_MADE)
+#undef UIPE_MADE
     };
     return all;
 }

@@ -204,6 +204,7 @@ TrainData synthetic_data(const llama::Config& config, std::int64_t rows, std::in
                 s.ids.push_back(static_cast<std::int32_t>((r + i * 31) % config.vocab_size));
             part->push_back(std::move(s));
         }
+    data.refusals.push_back({std::vector<std::int32_t>(25), 1});  // a sentence
     return data;
 }
 

@@ -47,7 +47,8 @@ struct Plan {
 /// InputError as of Trainer.
 Plan make_plan(const PlanRequest& request, const tensor::Roofs& roofs = {});
 
-/// Rows of `length` tokens, of which the last `targets` are learned: as many as the batch, and as many to retain.
+/// Rows of `length` tokens, of which the last `targets` are learned: as many as the batch, and as many to retain; and a
+/// refusal of 24 tokens.
 TrainData synthetic_data(const llama::Config& config, std::int64_t rows, std::int64_t length, std::int64_t targets);
 
 /// Other settings for the same run, as flags: "--micro-batch 4 --recompute".

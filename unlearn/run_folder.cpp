@@ -17,11 +17,12 @@
 namespace uipe::unlearn {
 namespace {
 
-/// What may differ between a run and its resumption: it changes no result, except that other numbers of threads and
-/// ranks add in another order.
-constexpr const char* free_keys[] = {"resume",           "overwrite", "out",     "stop_after",  "json",       "config",
-                                     "checkpoint_steps", "profile",   "offload", "device_name", "keep",       "zero",
-                                     "threads",          "ranks",     "memory",  "recompute",   "fixed_order"};
+/// What may differ between a run and its resumption: it changes no result of training, except that other numbers of
+/// ranks add in another order, and of threads in bf16 where products do not keep their bits.
+constexpr const char* free_keys[] = {
+    "resume",  "overwrite", "out",         "stop_after", "json",       "config",        "checkpoint_steps",
+    "profile", "offload",   "device_name", "keep",       "zero",       "threads",       "ranks",
+    "memory",  "recompute", "fixed_order", "alpha",      "alpha_rule", "utility_budget"};
 
 Json comparable(Json config) {
     for (const char* key : free_keys) config.erase(key);
@@ -58,20 +59,6 @@ bool holds_nothing(const fs::path& folder) {
                        [](const auto& entry) { return is_temporary(entry.path().filename().string()); });
 }
 
-/// Holds the folder for this process until the last owner lets go; another process is refused meanwhile.
-std::shared_ptr<void> lock_folder(const fs::path& folder) {
-    const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    require(fd >= 0, folder.string(), ": cannot open: ", std::strerror(errno));
-    const auto close = [](int* held) {
-        ::close(*held);
-        delete held;
-    };
-    std::shared_ptr<int> lock(new int(fd), close);
-    require_input(::flock(fd, LOCK_EX | LOCK_NB) == 0, folder.string(),
-                  ": another process is writing this run; wait for it, or choose another --out");
-    return lock;
-}
-
 /// Removes a folder, which first stops being what its name says, for removal takes time.
 void drop(const fs::path& folder) {
     fs::path gone = folder;
@@ -81,6 +68,19 @@ void drop(const fs::path& folder) {
 }
 
 }  // namespace
+
+std::shared_ptr<void> lock_folder(const fs::path& folder) {
+    const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    require(fd >= 0, folder.string(), ": cannot open: ", std::strerror(errno));
+    const auto close = [](int* held) {
+        ::close(*held);
+        delete held;
+    };
+    std::shared_ptr<int> lock(new int(fd), close);
+    require_input(::flock(fd, LOCK_EX | LOCK_NB) == 0, folder.string(),
+                  ": another process is writing here; wait for it, or choose another --out");
+    return lock;
+}
 
 void require_free(const fs::path& path, bool overwrite, const std::string& mark) {
     if (!fs::exists(path) || holds_nothing(path)) return;

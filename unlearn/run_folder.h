@@ -12,6 +12,9 @@ namespace uipe::unlearn {
 /// `overwrite`, a folder that holds `mark`, the file by which this command knows its own: no other is ever replaced.
 void require_free(const fs::path& path, bool overwrite, const std::string& mark);
 
+/// Holds a folder that exists for this process until the last owner lets go. InputError while another process does.
+std::shared_ptr<void> lock_folder(const fs::path& folder);
+
 class RunFolder {
 public:
     /// Starts a run in `path`, or goes on with the one there when `resume`. `config` is the run's every value as JSON

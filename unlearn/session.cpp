@@ -101,40 +101,88 @@ eval::Protocol protocol_named(const std::string& name) {
     return eval::Protocol::open_unlearning;
 }
 
+void require_same_questions(const eval::EvalLog& retain_log, const std::vector<eval::QaRow>& forget,
+                            eval::Protocol protocol, const std::string& set) {
+    const std::size_t rows = eval::rows_judged(protocol, forget.size());
+    const std::size_t reference = eval::rows_judged(protocol, retain_log.forget.rows.size());
+    require_input(rows == reference, retain_log.source, ": its forget set has ", reference, " rows, ", set, " has ",
+                  rows, "; forget quality needs a retain log of the same rows");
+    const auto letters = [](const std::string& text) {
+        std::string out;
+        for (const char c : text)
+            if (std::isalnum(static_cast<unsigned char>(c)) != 0) out += c;
+        return out;
+    };
+    bool says = false, same = false;
+    for (std::size_t i = 0; i < rows; ++i) {
+        const std::string& answer = retain_log.forget.rows[i].ground_truth;
+        says = says || !answer.empty();
+        same = same || letters(answer) == letters(forget[i].answer);
+    }
+    require_input(!says || same, retain_log.source, ": is of other questions than ", set, ": its first answer is '",
+                  retain_log.forget.rows.front().ground_truth.substr(0, 60), "'");
+}
+
 Evaluation::Evaluation(const EvalSettings& settings) : settings_(settings) {
     require_input(settings.max_rows >= 0, "--eval-rows must be 0 (all) or more, not ", settings.max_rows);
     require_input(settings.max_new_tokens >= 0, "--eval-tokens must not be negative");
     const eval::Protocol protocol = protocol_named(settings.protocol);
     sets_ = eval::read_tofu(settings.tofu, settings.split, settings.max_rows);
+    if (settings.forget_only)
+        for (auto* set : {&sets_.retain, &sets_.real_authors, &sets_.world_facts}) set->clear();
     llama::prompt_template(settings.form);
     if (settings.retain_log.empty()) return;
     retain_ = eval::read_log(settings.retain_log);
-    const std::size_t rows = eval::rows_judged(protocol, sets_.forget.size());
-    const std::size_t reference = eval::rows_judged(protocol, retain_->forget.rows.size());
-    require_input(rows == reference, settings.retain_log.string(), ": its forget set has ", reference, " rows, ",
-                  settings.split, " in ", settings.tofu.string(), " has ", rows,
-                  "; forget quality needs a retain log of the same rows");
+    require_same_questions(*retain_, sets_.forget, protocol, cat(settings.split, " in ", settings.tofu.string()));
 }
 
 eval::EvalLog Evaluation::run(const llama::Llama& model, const llama::Tokenizer& tokenizer,
                               const std::string& label) const {
+    return run(model, tokenizer, sets_, label, true);
+}
+
+eval::EvalLog Evaluation::run(const llama::Llama& model, const llama::Tokenizer& tokenizer, const eval::TofuSets& sets,
+                              const std::string& label, bool generates) const {
     Progress progress(label, 1.0);
     eval::EvaluateOptions options;
-    options.protocol = protocol_named(settings_.protocol);
+    options.protocol = protocol();
     options.form = llama::prompt_template(settings_.form);
     options.max_new_tokens = settings_.max_new_tokens;
+    options.generates = generates;
     options.progress = [&](double done) { progress.update(done); };
-    return eval::evaluate(model, tokenizer, sets_, options);
+    return eval::evaluate(model, tokenizer, sets, options);
+}
+
+eval::SetScore Evaluation::answers(const llama::Llama& model, const llama::Tokenizer& tokenizer,
+                                   const std::vector<eval::QaRow>& rows, const std::string& label) const {
+    eval::TofuSets sets;
+    sets.forget = rows;
+    return run(model, tokenizer, sets, label, false).forget;
+}
+
+double Evaluation::utility(const llama::Llama& model, const llama::Tokenizer& tokenizer,
+                           const std::string& label) const {
+    eval::TofuSets sets = sets_;
+    sets.forget.clear();
+    sets.holdout.clear();
+    const eval::Scores scores = score(run(model, tokenizer, sets, label, true));
+    const auto found = scores.find("model_utility");
+    require(found != scores.end(), "the evaluation gives no model utility");
+    return found->second;
 }
 
 eval::Scores Evaluation::score(const eval::EvalLog& log) const {
     eval::ScoreOptions options;
-    options.protocol = protocol_named(settings_.protocol);
-    return eval::score(log, retain_ ? &*retain_ : nullptr, options);
+    options.protocol = protocol();
+    return eval::score(log, retain_log(), options);
+}
+
+fs::path Evaluation::heldout_file(const std::string& suffix) const {
+    return eval::set_file(settings_.tofu, cat("holdout", settings_.split.substr(6), suffix));
 }
 
 void Evaluation::write(const fs::path& folder, const eval::EvalLog& log) const {
-    eval::write_open_unlearning_log(folder, log, retain_ ? &*retain_ : nullptr);
+    eval::write_open_unlearning_log(folder, log, retain_log());
     if (log.format == eval::Protocol::tofu) eval::write_tofu_log(folder / "eval_log_aggregated.json", log);
 }
 

@@ -54,25 +54,46 @@ struct EvalSettings {
     std::string form = "llama2-chat";
     std::int64_t max_rows = 0;
     std::int64_t max_new_tokens = 200;
+    bool forget_only = false;  // no utility
 };
 
 /// "tofu" or "open-unlearning"; InputError lists them.
 eval::Protocol protocol_named(const std::string& name);
 
+/// InputError where a retain log is of other questions than the forget set: another number of rows, as a protocol
+/// judges them, or no row whose answer has the letters and digits of the set's, where the log says answers at all.
+void require_same_questions(const eval::EvalLog& retain_log, const std::vector<eval::QaRow>& forget,
+                            eval::Protocol protocol, const std::string& set);
+
 /// TOFU's sets and the retain log, read once and evaluated against many times.
 class Evaluation {
 public:
-    /// InputError when files are missing or the retain log's forget set has another number of rows.
+    /// InputError when files are missing or the retain log is of other questions.
     explicit Evaluation(const EvalSettings& settings);
 
     /// Evaluates, with progress under `label`.
     eval::EvalLog run(const llama::Llama& model, const llama::Tokenizer& tokenizer, const std::string& label) const;
     /// The metrics of a log.
     eval::Scores score(const eval::EvalLog& log) const;
+    /// The scores of the answers of some rows: no generation, so no ROUGE.
+    eval::SetScore answers(const llama::Llama& model, const llama::Tokenizer& tokenizer,
+                           const std::vector<eval::QaRow>& rows, const std::string& label) const;
+    /// The model utility, from its three sets alone.
+    double utility(const llama::Llama& model, const llama::Tokenizer& tokenizer, const std::string& label) const;
     /// Writes TOFU_EVAL.json, TOFU_SUMMARY.json and, under the tofu protocol, eval_log_aggregated.json.
     void write(const fs::path& folder, const eval::EvalLog& log) const;
 
+    const eval::TofuSets& sets() const { return sets_; }
+    /// Null without one.
+    const eval::EvalLog* retain_log() const { return retain_ ? &*retain_ : nullptr; }
+    eval::Protocol protocol() const { return protocol_named(settings_.protocol); }
+    /// The split's rows that no model saw: "holdout10" and what is put behind it.
+    fs::path heldout_file(const std::string& suffix) const;
+
 private:
+    eval::EvalLog run(const llama::Llama& model, const llama::Tokenizer& tokenizer, const eval::TofuSets& sets,
+                      const std::string& label, bool generates) const;
+
     EvalSettings settings_;
     eval::TofuSets sets_;
     std::optional<eval::EvalLog> retain_;

@@ -41,6 +41,9 @@ Trainer::Trainer(llama::Llama& model, llama::Llama* reference, const Objective& 
     require_input(!data_.rows.empty(), objective.unlearns ? "the forget set is empty" : "there is no training data");
     require_input(!objective.retain || !data_.retain.empty(), objective.title,
                   " needs retain rows; give --retain FILE");
+    require_input(!objective.refusals || !data_.refusals.empty(), objective.title, " needs refusals; give --idk FILE");
+    if (objective.layer) (void)rmu_layer(options_.objective, model.config());
+    options_.objective.seed = options_.seed;
     require(!objective.reference_model || reference != nullptr, objective.title, " needs the initial model");
     if (options_.micro_batch <= 0) options_.micro_batch = options_.batch_size;
     const auto rows = static_cast<std::int64_t>(data_.rows.size());
@@ -86,8 +89,13 @@ Trainer::~Trainer() {
 }
 
 std::vector<double> Trainer::row_logprobs(const llama::Llama& reference) const {
+    std::vector<llama::Sequence> rows = data_.rows;
+    if (objective_.refusals)
+        for (std::int64_t i = 0; i < static_cast<std::int64_t>(data_.rows.size()); ++i)
+            for (std::int64_t epoch = 0; epoch < options_.epochs; ++epoch)  // which share a prompt, one after another
+                rows.push_back(refusal_for(i, epoch));
     std::vector<double> out;
-    for (const auto& logprobs : llama::token_logprobs(reference, data_.rows))
+    for (const auto& logprobs : llama::token_logprobs(reference, rows))
         out.push_back(std::accumulate(logprobs.begin(), logprobs.end(), 0.0));
     return out;
 }
@@ -101,6 +109,20 @@ const llama::Sequence& Trainer::row(std::int64_t index) const {
 const llama::Sequence& Trainer::retain_for(std::int64_t index, std::int64_t epoch) const {
     const auto n = static_cast<std::int64_t>(data_.retain.size());
     return data_.retain[static_cast<std::size_t>(paired_row(n, options_.seed, epoch, index))];
+}
+
+llama::Sequence Trainer::refusal_for(std::int64_t index, std::int64_t epoch) const {
+    const auto n = static_cast<std::int64_t>(data_.refusals.size());
+    const llama::Sequence& refusal =
+        data_.refusals[static_cast<std::size_t>(paired_refusal(n, options_.seed, epoch, index))];
+    llama::Sequence out = row(index);
+    out.ids.resize(static_cast<std::size_t>(out.first_target));
+    out.ids.insert(out.ids.end(), refusal.ids.begin() + refusal.first_target, refusal.ids.end());
+    return out;
+}
+
+std::size_t Trainer::refusal_place(std::int64_t index, std::int64_t epoch) const {
+    return data_.rows.size() + static_cast<std::size_t>(index * options_.epochs + epoch);
 }
 
 std::vector<std::int64_t> Trainer::order_of(std::int64_t epoch) const {
@@ -147,7 +169,8 @@ void Trainer::for_each_micro_batch(const std::function<void(const MicroBatchSize
                     size.longest = std::max(size.longest, inputs_of(s));
                 };
                 for (std::size_t i = from; i < to; ++i) {
-                    add(row(order[i]), false);
+                    if (objective_.forget) add(row(order[i]), false);
+                    if (objective_.refusals) add(refusal_for(order[i], epoch), false);
                     if (objective_.retain) add(retain_for(order[i], epoch), all_retained);
                 }
                 see(size);
@@ -166,8 +189,10 @@ void Trainer::skip_to(std::int64_t step, std::int64_t rank) {
 MicroBatch Trainer::micro_batch(const std::vector<std::int64_t>& order, std::size_t begin, std::size_t end,
                                 std::int64_t epoch) const {
     std::vector<llama::Sequence> forget;
+    std::vector<llama::Sequence> refusals;
     std::vector<llama::Sequence> retain;
-    std::vector<double> logp;
+    std::vector<double> forget_logp;
+    std::vector<double> refusal_logp;
     const bool drops = model_.lora() && model_.lora()->dropout > 0;
     std::int32_t place = 0;
     const auto take = [&](const llama::Sequence& row, std::vector<llama::Sequence>& rows, bool here) {
@@ -179,14 +204,19 @@ MicroBatch Trainer::micro_batch(const std::vector<std::int64_t>& order, std::siz
     };
     // A row's place in its step, and with it what is dropped, does not depend on the cut.
     for (std::size_t i = begin - begin % static_cast<std::size_t>(options_.batch_size); i < end; ++i) {
-        take(row(order[i]), forget, i >= begin);
+        if (objective_.forget) take(row(order[i]), forget, i >= begin);
         if (objective_.retain) take(retain_for(order[i], epoch), retain, i >= begin);
-        if (objective_.reference_rows && i >= begin)
-            logp.push_back(reference_logp_[static_cast<std::size_t>(order[i])]);
+        if (objective_.refusals) take(refusal_for(order[i], epoch), refusals, i >= begin);
+        if (!objective_.reference_rows || i < begin) continue;
+        forget_logp.push_back(reference_logp_[static_cast<std::size_t>(order[i])]);
+        if (objective_.refusals) refusal_logp.push_back(reference_logp_[refusal_place(order[i], epoch)]);
     }
-    MicroBatch batch = packed(std::move(forget), retain);
-    if (objective_.reference_rows)
-        batch.reference_logp = Tensor::from(logp).to(tensor::accumulator_of(model_.dtype())).to(model_.device());
+    MicroBatch batch = packed(forget, retain, refusals);
+    const auto constant = [this](const std::vector<double>& values) {
+        return Tensor::from(values).to(tensor::accumulator_of(model_.dtype())).to(model_.device());
+    };
+    if (!forget_logp.empty()) batch.forget_reference = constant(forget_logp);
+    if (!refusal_logp.empty()) batch.refusal_reference = constant(refusal_logp);
     return batch;
 }
 
@@ -196,7 +226,12 @@ StepTotals Trainer::totals(const std::vector<std::int64_t>& order, std::size_t b
     for (std::size_t i = begin; i < end; ++i) {
         t.forget_rows += 1.0;
         t.forget_targets += targets_of(row(order[i]));
-        t.tokens += inputs_of(row(order[i]));
+        if (objective_.forget) t.tokens += inputs_of(row(order[i]));
+        if (objective_.refusals) {
+            const llama::Sequence refusal = refusal_for(order[i], epoch);
+            t.tokens += inputs_of(refusal);
+            t.refusal_targets += targets_of(refusal);
+        }
         if (!objective_.retain) continue;
         const llama::Sequence& retain = retain_for(order[i], epoch);
         t.tokens += inputs_of(retain);
@@ -304,7 +339,8 @@ void Trainer::release_model() {
 std::string Trainer::fingerprint() {
     std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a
     const auto add = [&hash](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3U; };
-    for (const auto* rows : {&data_.rows, &data_.replay, &data_.retain}) {
+    for (const auto* rows : {&data_.rows, &data_.replay, &data_.retain, &data_.refusals}) {
+        if (rows == &data_.refusals && rows->empty()) continue;  // as of runs that know of none
         add(rows->size());
         for (const llama::Sequence& s : *rows) {
             add(static_cast<std::uint64_t>(s.first_target));

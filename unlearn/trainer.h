@@ -31,9 +31,10 @@ struct TrainerOptions {
 };
 
 struct TrainData {
-    std::vector<llama::Sequence> rows;    // fine-tuning data, or the forget set
-    std::vector<llama::Sequence> replay;  // mixed into each epoch
-    std::vector<llama::Sequence> retain;  // paired with forget rows
+    std::vector<llama::Sequence> rows;           // fine-tuning data, or the forget set
+    std::vector<llama::Sequence> replay;         // mixed into each epoch
+    std::vector<llama::Sequence> retain;         // paired with forget rows
+    std::vector<llama::Sequence> refusals = {};  // as are these, whose targets are put behind a forget row's prompt
 };
 
 /// How several ranks share the work: which model, in which type and where, and how much of it each of them keeps.
@@ -145,8 +146,12 @@ private:
                       std::int64_t epoch) const;
     const llama::Sequence& row(std::int64_t index) const;
     const llama::Sequence& retain_for(std::int64_t index, std::int64_t epoch) const;
+    /// The row's prompt, and the refusal that it is paired with.
+    llama::Sequence refusal_for(std::int64_t index, std::int64_t epoch) const;
+    /// Where reference_logp_ has the latter's.
+    std::size_t refusal_place(std::int64_t index, std::int64_t epoch) const;
 
-    /// log π_ref of every forget row.
+    /// log π_ref of every forget row, and then of its refusal in every epoch, where the objective reads those.
     std::vector<double> row_logprobs(const llama::Llama& reference) const;
     /// Leaves the gradient of this rank's share of rows [begin, end) of order_; the losses of its micro-batches.
     std::vector<Tensor> backward(const StepTotals& all, std::size_t begin, std::size_t end, std::int64_t epoch);
@@ -165,7 +170,7 @@ private:
     nn::Parameters parameters_;                      // what this rank updates
     std::optional<nn::AdamW> optimizer_;
     std::string fingerprint_;
-    std::vector<double> reference_logp_;  // per forget row
+    std::vector<double> reference_logp_;  // see row_logprobs()
     std::int64_t rows_per_epoch_ = 0;
     std::int64_t steps_per_epoch_ = 0;
     std::int64_t warmup_steps_ = 0;

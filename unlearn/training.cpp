@@ -101,8 +101,8 @@ void load_start(LoadedModel& opened, const TrainingJob& job, bool alone) {
 /// Throws InputError when --overwrite would remove what the run reads.
 void check_overwrite(const TrainingJob& job, const LoadedModel& start) {
     if (!job.overwrite) return;
-    std::vector<fs::path> inputs{job.model,   job.init, job.tokenizer, job.evaluation.tofu, job.evaluation.retain_log,
-                                 start.folder};
+    std::vector<fs::path> inputs{job.model,    job.init, job.tokenizer, job.evaluation.tofu, job.evaluation.retain_log,
+                                 start.folder, job.idk};
     for (const auto* files : {&job.data, &job.replay, &job.retain})
         inputs.insert(inputs.end(), files->begin(), files->end());
     const fs::path out = fs::weakly_canonical(job.out);
@@ -216,7 +216,7 @@ private:
             trainer_->save(folder_->checkpoint(info.step));
             folder_->drop_checkpoints(job_.keep);
         }
-        if (asked) throw Error(cat("stopped at step ", info.step, " of ", info.steps, "; go on with --resume"));
+        if (asked) throw Stopped(cat("stopped at step ", info.step, " of ", info.steps));
         if (stopping && info.step < info.steps)
             say(cat(job_.out.string(), ": stopped after step ", info.step, " of ", info.steps,
                     "; the same command with --resume goes on"));
@@ -228,6 +228,9 @@ private:
         data.rows = read_all(job_.data, start_.tokenizer, job_);
         data.replay = read_all(job_.replay, start_.tokenizer, job_);
         data.retain = read_all(job_.retain, start_.tokenizer, job_);
+        if (job_.objective->refusals)
+            data.refusals =
+                read_refusals(job_.idk, start_.tokenizer, llama::prompt_template(job_.form), job_.max_length);
         return data;
     }
 
@@ -320,7 +323,10 @@ private:
         } else {
             const bool finished = job_.resume && fs::exists(job_.out / "finished.json");
             if (finished) folder_->drop_checkpoints(0);  // it was killed meanwhile
-            require_input(!finished, job_.out.string(), ": this run has finished; there is nothing to resume");
+            require_input(!finished, job_.out.string(), ": this run has finished; there is nothing to resume",
+                          job_.objective->unlearns
+                              ? cat("; uipe extrapolate --unlearned ", job_.out.string(), " takes it further")
+                              : "");
         }
         comm_->barrier();  // nobody writes before all have looked
         folder_->rewind_metrics(trainer_->step());
@@ -454,9 +460,9 @@ private:
                                                              {"model_utility", c.model_utility}});
                 say(cat(job_.out.string(), ": selected epoch ", c.name, " (", s.reason, ")"));
             } else {
-                say(cat(
-                    job_.out.string(),
-                    ": no epoch is selected: that takes forget quality, so --tofu and --retain-log, and no --no-eval"));
+                say(cat(job_.out.string(),
+                        ": no epoch is selected: that takes forget quality and model utility, so --tofu and "
+                        "--retain-log, and neither --no-eval nor --forget-only"));
             }
         }
         write_json(job_.out / "finished.json", Json{{"steps", result_.steps}, {"loss", result_.loss}});

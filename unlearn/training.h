@@ -15,6 +15,7 @@ struct TrainingJob {
     std::vector<fs::path> data;  // the forget set when unlearning
     std::vector<fs::path> replay;
     std::vector<fs::path> retain;
+    fs::path idk;  // refusals, a line each; the built-in ones without it
     fs::path out;
     std::string form = "llama2-chat";
     std::int64_t max_length = 512;
@@ -41,6 +42,11 @@ struct TrainingJob {
     std::int64_t profile = -1;          // steps whose time is taken apart; 0: all; -1: none
 };
 
+/// A run was asked to stop, and has; it says after which step, but not what goes on with it.
+struct Stopped : Error {
+    using Error::Error;
+};
+
 struct TrainingResult {
     std::int64_t step = 0, steps = 0;
     double loss = 0;
@@ -50,8 +56,8 @@ struct TrainingResult {
 };
 
 /// Runs the job into `job.out`; several ranks run it together, and rank 0 alone writes all but checkpoints. `config` is
-/// its every value as JSON text, kept as config.json. A stop by SIGINT, SIGTERM or SIGUSR1 is a checkpoint and an
-/// Error that says how to go on.
+/// its every value as JSON text, kept as config.json. A stop by SIGINT, SIGTERM or SIGUSR1 is a checkpoint and
+/// Stopped.
 TrainingResult run_training(const TrainingJob& job, const std::string& config);
 
 }  // namespace uipe::unlearn

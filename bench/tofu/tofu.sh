@@ -4,45 +4,14 @@
 #
 #   bench/tofu/tofu.sh DATA OUT      DATA: a copy of TOFU (full.json, retain99.json, forget01_perturbed.json, …)
 #
-# A model from scratch knows no real authors and no world facts, so their 217 questions are learned along with TOFU.
 # Results, with the machine they were measured on: results.md beside this file.
 set -euo pipefail
 data=$1 out=$2
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-uipe=${UIPE:-$root/build/release/uipe}
-seed=${SEED:-42} dtype=${DTYPE:-bf16} epochs=${EPOCHS:-12} lr=${LR:-1e-3} unlearn_lr=${UNLEARN_LR:-2e-4}
-mkdir -p "$out"
-
-# 5.8 M parameters: C 256, L 5, H 8, F 640, and a vocabulary of 4,000 learned from the data.
-"$uipe" tokenize --train "$data"/{full,real_authors,world_facts}.json --vocab-size 4000 --out "$out/tokenizer.model"
-cat >"$out/model-config.json" <<'END'
-{
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-    "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 5,
-    "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 4000,
-    "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
-    "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
-}
-END
-
-common=(--seed "$seed" --dtype "$dtype")
+source "$(dirname "${BASH_SOURCE[0]}")/models.sh"
+unlearn_lr=${UNLEARN_LR:-2e-4}
 judge=(--tofu "$data" --split forget01 --eval-rows 100 --eval-tokens 100)
 
-learn() { # NAME FILE
-    [[ -e $out/$1/finished.json ]] && return
-    "$uipe" train --init "$out/model-config.json" --tokenizer "$out/tokenizer.model" \
-        --data "$data/$2.json" "$data/real_authors.json" "$data/world_facts.json" \
-        --epochs "$epochs" --batch-size 16 --lr "$lr" --warmup-epochs 1 --adam-beta2 0.98 "${common[@]}" --out "$out/$1"
-}
-learn retain99 retain99
-learn full full
-
 # The retain model's logs, one for each protocol and one of the size that is used while unlearning.
-evaluate() { # MODEL NAME PROTOCOL [RETAIN_LOG]
-    [[ -e $out/eval/$2/$3 ]] && return
-    "$uipe" eval --model "$1" --tofu "$data" --split forget01 --protocol "$3" ${4:+--retain-log "$4"} "${common[@]}" \
-        --out "$out/eval/$2/$3"
-}
 for protocol in open-unlearning tofu; do evaluate "$out/retain99/model" retain99 "$protocol"; done
 log() { if [[ $1 == tofu ]]; then echo "$out/eval/retain99/tofu/eval_log_aggregated.json"; else echo "$out/eval/retain99/$1/TOFU_EVAL.json"; fi; }
 

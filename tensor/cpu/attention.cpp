@@ -174,6 +174,7 @@ void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tens
         const Forward<T> forward{q.data<T>(),          k.data<T>(), v.data<T>(), out.data<T>(),
                                  lse.data<acc_t<T>>(), H,           K,           head_dim};
         parallel_for_costs(costs, [&](std::size_t begin, std::size_t end) {
+            const AmxRegisters registers;
             Workspace<T> workspace = workspace_on({});
             for (std::size_t item = begin; item < end; ++item) forward.run(tiles[item], workspace);
         });

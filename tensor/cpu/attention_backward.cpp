@@ -204,6 +204,7 @@ void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, co
                                    accumulate_k,
                                    accumulate_v};
         parallel_for_costs(costs, [&](std::size_t begin, std::size_t end) {
+            const AmxRegisters registers;
             Workspace<T> workspace = workspace_on({});
             for (auto item = static_cast<std::int64_t>(begin); item < static_cast<std::int64_t>(end); ++item)
                 backward.run(cu[item % B], cu[item % B + 1], item / B, workspace);

@@ -103,6 +103,17 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
     });
 }
 
+void probability_weights(const Tensor& y, const Tensor& logp, double a, double b) {
+    with_float(y.dtype(), [&]<class T>() {
+        using A = acc_t<T>;
+        for (std::int64_t i = 0; i < y.numel(); ++i) {
+            const A x = static_cast<A>(logp.data<T>()[i]);
+            const A of_p = a == 0.0 ? A{1} : std::exp(static_cast<A>(a) * x);
+            y.data<T>()[i] = static_cast<T>(of_p * std::pow(-std::expm1(x), static_cast<A>(b)));
+        }
+    });
+}
+
 void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha) {
     // The formula would turn -0 into 0 here, and 0 * infinity into NaN.
     if (alpha == 0.0) return cpu::copy(y, x_u);

@@ -1,5 +1,5 @@
-// token_logprob and token_kl: the LM head, the softmax and the loss of each row, chunk by chunk. Rows that carry no
-// target are dropped before the product, so prompts cost nothing here.
+// token_logprob, token_kl and token_cross_entropy: the LM head, the softmax and the loss of each row, chunk by chunk.
+// Rows that carry no target are dropped before the product, so prompts cost nothing here.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -106,6 +106,28 @@ A log_sum_exp(const A* x, std::int64_t V) {
     return most + std::log(s);
 }
 
+/// Writes the mean and the variance of log softmax(x)[v] over a v drawn by softmax(x). Sums of the distance from the
+/// largest: a constant is no part of the variance, and where one token is sure both sums are near 0. Not inlined:
+/// copies for one thread and for many may fuse other products and sums, and differ by a bit.
+template <class A>
+[[gnu::noinline]] void write_moments(A* moments, const A* x, std::int64_t V) {
+    const A most = largest(x, V);
+    A total = 0;
+    A first = 0;
+    A second = 0;
+#pragma omp simd reduction(+ : total, first, second)
+    for (std::int64_t v = 0; v < V; ++v) {
+        const A z = x[v] - most;
+        const A e = fast_exp(z);
+        total += e;
+        first += e * z;
+        second += e * z * z;
+    }
+    const A mean = first / total;
+    moments[0] = mean - std::log(total);
+    moments[1] = second / total - mean * mean;
+}
+
 /// The first place of the largest; 0 where all are NaN or -infinity.
 template <class A>
 std::int32_t likeliest(const A* x, std::int64_t V) {
@@ -132,8 +154,9 @@ A target_less_softmax(T* d, A* x, std::int64_t V, std::int32_t target) {
     return most + std::log(own + others);
 }
 
-/// d = softmax(x) - softmax(r), the gradient of KL(softmax(r) || softmax(x)) by x; returns the divergence. d may be x.
-template <class T, class A>
+/// d = softmax(x) - softmax(r), the gradient by x both of KL(softmax(r) || softmax(x)) and of their cross entropy, in
+/// which no r is too low; returns the one or the other. d may be x.
+template <bool cross_entropy, class T, class A>
 A divergence(T* d, const A* x, const A* r, std::int64_t V) {
     const A lse = log_sum_exp(x, V);
     const A lse_ref = log_sum_exp(r, V);
@@ -141,10 +164,38 @@ A divergence(T* d, const A* x, const A* r, std::int64_t V) {
 #pragma omp simd reduction(+ : s)
     for (std::int64_t v = 0; v < V; ++v) {
         const A p_ref = fast_exp(r[v] - lse_ref);
-        s += p_ref * ((r[v] - lse_ref) - (x[v] - lse));
+        s += p_ref * ((cross_entropy ? A{0} : r[v] - lse_ref) - (x[v] - lse));
         d[v] = static_cast<T>(fast_exp(x[v] - lse) - p_ref);
     }
     return s;
+}
+
+template <class A>
+A log_add(A a, A b) {
+    return std::max(a, b) + std::log1p(std::exp(-std::abs(a - b)));
+}
+
+/// The cross entropy of softmax(x) against q = softmax(x - lowered onehot(target)), which is constant, and in d its
+/// gradient, p_y (1 - e^-lowered) (onehot - q): as a difference p - q it would cancel where p_y is small. The target
+/// stands apart from the others, for their exponentials may be nothing beside it. x is used up; d may be x.
+template <class T, class A>
+A own_cross_entropy(T* d, A* x, std::int64_t V, std::int32_t target, double lowered) {
+    const A score = x[target];
+    x[target] = -std::numeric_limits<A>::infinity();
+    const A others = V > 1 ? log_sum_exp(x, V) : x[target];
+    const A label = score - static_cast<A>(lowered);
+    const A lse = log_add(others, score);
+    const A lse_labels = log_add(others, label);
+    const A moved = std::exp(score - lse) * static_cast<A>(-std::expm1(-lowered));
+    A s = 0;
+#pragma omp simd reduction(+ : s)
+    for (std::int64_t v = 0; v < V; ++v) {
+        const A q = fast_exp(x[v] - lse_labels);
+        s += q > 0 ? q * (lse - x[v]) : A{0};  // not 0 times infinity
+        d[v] = static_cast<T>(-moved * q);
+    }
+    d[target] = static_cast<T>(moved * std::exp(others - lse_labels));
+    return s + std::exp(label - lse_labels) * (lse - score);
 }
 
 /// Calls body(i) for the rows of a chunk, on all threads.
@@ -155,7 +206,7 @@ void for_each_row(std::int64_t n, const Body& body) {
     });
 }
 
-/// The gradient of both heads: from what the forward pass kept, else from chunks made by compute(d, rows, n).
+/// The gradient of the heads: from what the forward pass kept, else from chunks made by compute(d, rows, n).
 template <class Compute>
 void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const Tensor& hidden, const Tensor& w,
               const Rows& all, const Tensor& kept, bool accumulate_hidden, const Compute& compute) {
@@ -170,11 +221,12 @@ void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const T
 }  // namespace
 
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax, const Tensor& dlogits) {
+                   const Tensor& argmax, const Tensor& dlogits, const Tensor& moments) {
     const std::int64_t V = w.dim(0);
     const std::int32_t* target = targets.data<std::int32_t>();
     cpu::fill(logp, 0.0);
     if (argmax.defined()) cpu::fill(argmax, -1);
+    if (moments.defined()) cpu::fill(moments, 0.0);
     const Rows all = rows_with_target(targets);
     with_float(w.dtype(), [&]<class T>() {
         using A = acc_t<T>;
@@ -187,6 +239,7 @@ void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, co
                 const std::int64_t t = rows[i];
                 const A score = x[target[t]];
                 if (argmax.defined()) argmax.data<std::int32_t>()[t] = likeliest(x, V);
+                if (moments.defined()) write_moments(moments.data<A>() + 2 * t, x, V);
                 logp.data<A>()[t] = score - (d.defined() ? target_less_softmax(d.data<T>() + i * V, x, V, target[t])
                                                          : log_sum_exp(x, V));
             });
@@ -214,17 +267,60 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
 
 namespace {
 
-/// Of n rows: divergences into kl, where that is defined, and the gradient by the logits into d, where that is.
+/// What a row is compared with: softmax(hidden W^T), for cross entropies after its target was lowered.
+struct Reference {
+    const Tensor& hidden;  // undefined: the row itself
+    const Tensor& w;
+    const Tensor* targets = nullptr;  // none: a divergence
+    double lowered = 0;
+};
+
+/// Of n rows: divergences or cross entropies into y, where that is defined, and the gradient by the logits into d.
 template <class T>
-void divergences(const Tensor& kl, const Tensor& d, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
-                 const Tensor& w_ref, const std::int32_t* rows, std::int64_t n) {
+void divergences(const Tensor& y, const Tensor& d, const Tensor& hidden, const Tensor& w, const Reference& ref,
+                 const std::int32_t* rows, std::int64_t n) {
     using A = acc_t<T>;
     const std::int64_t V = w.dim(0);
     const Tensor scores = logits_of(gather(hidden, rows, n), w, d);
-    const Tensor reference = logits_of(gather(hidden_ref, rows, n), w_ref);
+    const Tensor reference = ref.w.defined() ? logits_of(gather(ref.hidden, rows, n), ref.w) : Tensor();
+    const auto compared = [&](std::int64_t i) {
+        T* out = d.data<T>() + i * V;
+        A* x = scores.data<A>() + i * V;
+        A* r = reference.defined() ? reference.data<A>() + i * V : nullptr;
+        if (ref.targets == nullptr) return divergence<false>(out, x, r, V);
+        const std::int32_t target = ref.targets->data<std::int32_t>()[rows[i]];
+        if (r == nullptr) return own_cross_entropy(out, x, V, target, ref.lowered);
+        r[target] -= static_cast<A>(ref.lowered);
+        return divergence<true>(out, x, r, V);
+    };
     for_each_row(n, [&](std::int64_t i) {
-        const A s = divergence(d.data<T>() + i * V, scores.data<A>() + i * V, reference.data<A>() + i * V, V);
-        if (kl.defined()) kl.data<A>()[rows[i]] = s;
+        const A s = compared(i);
+        if (y.defined()) y.data<A>()[rows[i]] = s;
+    });
+}
+
+void compare(const Tensor& y, const Tensor& hidden, const Tensor& w, const Reference& ref, const Rows& all,
+             const Tensor& dlogits) {
+    const std::int64_t V = w.dim(0);
+    cpu::fill(y, 0.0);
+    with_float(w.dtype(), [&]<class T>() {
+        for_each_chunk(all, V, [&](const std::int32_t* rows, std::int64_t n) {
+            const std::int64_t first = rows - all.data();
+            const Tensor d = dlogits.defined() ? dlogits.rows(first, first + n) : Tensor::empty({n, V}, w.dtype());
+            divergences<T>(y, d, hidden, w, ref, rows, n);
+        });
+    });
+}
+
+void compare_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const Tensor& hidden, const Tensor& w,
+                      const Reference& ref, const Rows& all, bool accumulate_hidden, const Tensor& dlogits) {
+    with_float(w.dtype(), [&]<class T>() {
+        const auto compute = [&](const std::int32_t* rows, std::int64_t n) {
+            const Tensor d = Tensor::empty({n, w.dim(0)}, w.dtype());
+            divergences<T>({}, d, hidden, w, ref, rows, n);
+            return d;
+        };
+        backward(dhidden, dw, dy, hidden, w, all, dlogits, accumulate_hidden, compute);
     });
 }
 
@@ -232,29 +328,26 @@ void divergences(const Tensor& kl, const Tensor& d, const Tensor& hidden, const 
 
 void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
               const Tensor& mask, const Tensor& dlogits) {
-    const std::int64_t V = w.dim(0);
-    cpu::fill(kl, 0.0);
-    const Rows all = rows_in_mask(kl.numel(), mask);
-    with_float(w.dtype(), [&]<class T>() {
-        for_each_chunk(all, V, [&](const std::int32_t* rows, std::int64_t n) {
-            const std::int64_t first = rows - all.data();
-            const Tensor d = dlogits.defined() ? dlogits.rows(first, first + n) : Tensor::empty({n, V}, w.dtype());
-            divergences<T>(kl, d, hidden, w, hidden_ref, w_ref, rows, n);
-        });
-    });
+    compare(kl, hidden, w, {hidden_ref, w_ref}, rows_in_mask(kl.numel(), mask), dlogits);
 }
 
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
                        const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
                        bool accumulate_hidden, const Tensor& dlogits) {
-    with_float(w.dtype(), [&]<class T>() {
-        const auto compute = [&](const std::int32_t* rows, std::int64_t n) {
-            const Tensor d = Tensor::empty({n, w.dim(0)}, w.dtype());
-            divergences<T>({}, d, hidden, w, hidden_ref, w_ref, rows, n);
-            return d;
-        };
-        backward(dhidden, dw, dkl, hidden, w, rows_in_mask(dkl.numel(), mask), dlogits, accumulate_hidden, compute);
-    });
+    compare_backward(dhidden, dw, dkl, hidden, w, {hidden_ref, w_ref}, rows_in_mask(dkl.numel(), mask),
+                     accumulate_hidden, dlogits);
+}
+
+void token_cross_entropy(const Tensor& ce, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+                         const Tensor& w_ref, const Tensor& targets, double lowered, const Tensor& dlogits) {
+    compare(ce, hidden, w, {hidden_ref, w_ref, &targets, lowered}, rows_with_target(targets), dlogits);
+}
+
+void token_cross_entropy_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dce, const Tensor& hidden,
+                                  const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& targets,
+                                  double lowered, bool accumulate_hidden, const Tensor& dlogits) {
+    compare_backward(dhidden, dw, dce, hidden, w, {hidden_ref, w_ref, &targets, lowered}, rows_with_target(targets),
+                     accumulate_hidden, dlogits);
 }
 
 void argmax(const Tensor& y, const Tensor& x) {

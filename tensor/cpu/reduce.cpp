@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "tensor/cpu/cpu.h"
+#include "tensor/cpu/simd.h"
 #include "tensor/parallel.h"
 
 namespace uipe::tensor::cpu {
@@ -65,6 +66,42 @@ bool all_finite(const Tensor& x) {
         total = blocked_sum(x.numel(), [in](std::int64_t i) { return 0.0 * static_cast<double>(in[i]); });
     });
     return total == 0.0;
+}
+
+void squared_distance(const Tensor& d, const Tensor& x, const Tensor& y) {
+    const std::int64_t C = x.dim(1);
+    with_float(x.dtype(), [&]<class T>() {
+        using A = acc_t<T>;
+        parallel_for(x.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t t = begin; t < end; ++t) {
+                const T* p = x.data<T>() + t * C;
+                const T* q = y.data<T>() + (y.dim(0) == 1 ? 0 : t * C);
+                d.data<A>()[t] = sum_over<A>(C, [=](auto at) {
+                    const auto apart = at.load(p) - at.load(q);
+                    return apart * apart;
+                });
+            }
+        });
+    });
+}
+
+void squared_distance_backward(const Tensor& dx, const Tensor& dd, const Tensor& x, const Tensor& y, bool accumulate) {
+    const std::int64_t C = x.dim(1);
+    with_float(x.dtype(), [&]<class T>() {
+        using A = acc_t<T>;
+        parallel_for(x.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t t = begin; t < end; ++t) {
+                const T* p = x.data<T>() + t * C;
+                const T* q = y.data<T>() + (y.dim(0) == 1 ? 0 : t * C);
+                T* out = dx.data<T>() + t * C;
+                const A slope = A{2} * dd.data<A>()[t];
+                for (std::int64_t c = 0; c < C; ++c) {
+                    const A before = accumulate ? static_cast<A>(out[c]) : A{0};
+                    out[c] = static_cast<T>(before + slope * (static_cast<A>(p[c]) - static_cast<A>(q[c])));
+                }
+            }
+        });
+    });
 }
 
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens) {

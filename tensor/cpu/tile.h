@@ -2,8 +2,8 @@
 // with sums in f32. The products of attention are too small for a call into a GEMM library.
 //
 // bf16 is multiplied in pairs: two numbers that follow each other along the summed dimension share one 32-bit element,
-// and a product adds both of their products to a sum. That is what the processor's instruction takes (vdpbf16ps), and
-// where it lacks one, two multiply-adds do the same.
+// and a product adds both of their products to a sum. That is what the processor's instructions take (a matrix unit's,
+// or vdpbf16ps), and where it lacks them, two multiply-adds do the same.
 #pragma once
 
 #if defined(__AVX512BF16__)
@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "tensor/allocator.h"
+#include "tensor/cpu/amx.h"
 #include "tensor/cpu/simd.h"
 
 namespace uipe::tensor::cpu {
@@ -39,8 +40,8 @@ using element_t = typename ElementOf<T>::type;
 template <class T>
 inline constexpr std::int64_t numbers = ElementOf<T>::numbers;
 
-/// Rows that a product takes at a time, two vectors of sums each: as many as the registers hold (32 with AVX-512, else
-/// 16). The left operand is padded to a multiple of it.
+/// Rows that a vector product takes at a time, two vectors of sums each: as many as the registers hold (32 with
+/// AVX-512, else 16). The left operand is padded to a multiple of it.
 inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
 
 /// rows x stride elements, zero at first, each row aligned for vectors and padded to a multiple of them. On a meta
@@ -203,20 +204,69 @@ inline void block_product(A* y, std::int64_t step, const Left<E>& a, const E* b,
         for (int c = 0; c < vectors; ++c) reinterpret_cast<Sums*>(y + r * step)[c] = sum[r][c];
 }
 
-/// y[m,n] from row `y_row` (+)= a[m,k] b[k,n] from row `b_row`, k in elements, each sum in order of k. m is rounded up
-/// to row_block and n to lanes: the tiles have room.
+/// The product below for the vector registers.
 template <bool accumulate, class A, class E>
-void tile_product(Tile<A>& y, std::int64_t y_row, const Left<E>& a, const Tile<E>& b, std::int64_t b_row,
-                  std::int64_t m, std::int64_t n, std::int64_t k) {
+void vector_product(A* y, std::int64_t y_step, const Left<E>& a, const E* b, std::int64_t b_step, std::int64_t m,
+                    std::int64_t n, std::int64_t k) {
     constexpr std::int64_t step = lanes<A>;
     for (std::int64_t j = 0; j < n; j += 2 * step)
         for (std::int64_t i = 0; i < m; i += row_block) {
             const Left<E> rows{a.data + i * a.row, a.row, a.column};
             if (j + step < n)
-                block_product<2, accumulate>(y.row(y_row + i) + j, y.stride(), rows, b.row(b_row) + j, b.stride(), k);
+                block_product<2, accumulate>(y + i * y_step + j, y_step, rows, b + j, b_step, k);
             else
-                block_product<1, accumulate>(y.row(y_row + i) + j, y.stride(), rows, b.row(b_row) + j, b.stride(), k);
+                block_product<1, accumulate>(y + i * y_step + j, y_step, rows, b + j, b_step, k);
         }
+}
+
+#if defined(__AMX_BF16__)
+/// The product below for the matrix unit, whose registers are set: k is a multiple of 16 and, of a left operand that is
+/// a transpose, at most 64; m is rounded up to 16.
+template <bool accumulate>
+void matrix_product(float* y, std::int64_t y_step, const Left<Pair>& a, const Pair* b, std::int64_t b_step,
+                    std::int64_t m, std::int64_t n, std::int64_t k) {
+    alignas(64) Pair turned[2 * amx_side * 64];
+    for (std::int64_t i = 0; i < m; i += 2 * amx_side) {
+        const bool two = i + amx_side < m;
+        const Pair* left = a.data + i * a.row;
+        std::int64_t step = a.row;
+        if (a.column != 1) {
+            for (std::int64_t l = 0; l < k; l += 4)
+                for (std::int64_t r = 0; r < (two ? 2 : 1) * amx_side; r += 4) {
+                    const Pair* from = left + l * a.column + r;
+                    transpose_block(turned + r * k + l, k,
+                                    {from, from + a.column, from + 2 * a.column, from + 3 * a.column});
+                }
+            left = turned;
+            step = k;
+        }
+        if (two)
+            amx_rows<true, accumulate>(y + i * y_step, y_step, left, step, b, b_step, n, k);
+        else
+            amx_rows<false, accumulate>(y + i * y_step, y_step, left, step, b, b_step, n, k);
+    }
+}
+#endif
+
+/// y[m,n] from row `y_row` (+)= a[m,k] b[k,n] from row `b_row`, k in elements, each sum in one order. m is rounded up
+/// to 16 and n to lanes: the tiles have room. Of bf16, where there is AMX, its registers are set.
+template <bool accumulate, class A, class E>
+void tile_product(Tile<A>& y, std::int64_t y_row, const Left<E>& a, const Tile<E>& b, std::int64_t b_row,
+                  std::int64_t m, std::int64_t n, std::int64_t k) {
+#if defined(__AMX_BF16__)
+    if constexpr (std::is_same_v<E, Pair>) {
+        std::int64_t whole = k / amx_side * amx_side;
+        if (a.column != 1) whole = std::min<std::int64_t>(whole, 64);
+        if (has_amx() && whole > 0) {
+            matrix_product<accumulate>(y.row(y_row), y.stride(), a, b.row(b_row), b.stride(), m, n, whole);
+            if (whole < k)
+                vector_product<true>(y.row(y_row), y.stride(), Left<E>{a.data + whole * a.column, a.row, a.column},
+                                     b.row(b_row + whole), b.stride(), m, n, k - whole);
+            return;
+        }
+    }
+#endif
+    vector_product<accumulate>(y.row(y_row), y.stride(), a, b.row(b_row), b.stride(), m, n, k);
 }
 
 /// f32 sums as operands of a bf16 product: y[e][i] = elements down the columns of x[n,columns]. Without pairs, x itself

@@ -103,6 +103,18 @@ struct LogSigmoidBackward {
     }
 };
 
+struct ProbabilityWeight {
+    static constexpr bool reads_y = false;
+    float a, b;
+    __device__ float operator()(float /*y*/, float logp) const {
+        const float p = dev::exp(logp);
+        // 1 - p by Kahan's quotient, which takes the rounding of p out again where p is near 1.
+        const float rest = logp < -1.0F ? 1.0F - p : p == 1.0F ? -logp : (1.0F - p) * (logp / dev::log(p));
+        const float of_p = a == 0.0F ? 1.0F : dev::exp(a * logp);
+        return b == 0.0F ? of_p : rest == 0.0F ? 0.0F : of_p * dev::exp(b * dev::log(rest));
+    }
+};
+
 /// One number, which is on the device, for every element.
 template <bool accumulate, class X>
 struct Spread {
@@ -183,6 +195,13 @@ void log_sigmoid_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, b
             map(LogSigmoidBackward<adds>{}, dx.numel(), at<T>(dx), static_cast<const T*>(at<T>(dy)),
                 static_cast<const T*>(at<T>(x)));
         });
+    });
+}
+
+void probability_weights(const Tensor& y, const Tensor& logp, double a, double b) {
+    with_float(y.dtype(), [&]<class T>() {
+        map(ProbabilityWeight{static_cast<float>(a), static_cast<float>(b)}, y.numel(), at<T>(y),
+            static_cast<const T*>(at<T>(logp)));
     });
 }
 

@@ -1,12 +1,13 @@
-// token_logprob, token_kl and argmax. As on the CPU: rows that carry no target are left out before the product, and
-// logits exist for one chunk of rows at a time. The products are matmul's; the kernels here take one row of V logits a
-// block, 8 neighbouring logits a thread at a time:
+// token_logprob, token_kl, token_cross_entropy and argmax. As on the CPU: rows that carry no target are left out before
+// the product, and logits exist for one chunk of rows at a time. The products are matmul's; the kernels here take one
+// row of V logits a block, 8 neighbouring logits a thread at a time:
 // * one pass over the row finds its largest, where that is, and the sum of exponentials, which is scaled anew whenever
 //   the largest grows (Milakov & Gimelshein 2018);
 // * a second pass, where the gradient is asked for, reads the row again, out of the cache.
 // A row is not cut between blocks: even alone it takes a block a few microseconds, and the product that made it reads
 // all of w, a hundred times as much.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -150,9 +151,44 @@ __global__ void __launch_bounds__(most_threads)
     }
 }
 
-/// Of each row: KL(softmax(reference) || softmax(logits)) at the row's place in the batch (unless null) and its
-/// gradient by the logits, the difference of the two, which may overwrite the logits.
-template <class T, bool vectors>
+/// Of each row of logits: mean and variance of log p(v) over a v drawn by p, at the row's place in moments[T,2].
+template <bool vectors>
+__global__ void __launch_bounds__(most_threads)
+    moment_rows(float* moments, const float* logits, const int* rows, int V) {
+    DEV_SHARED(Softmax, buffer, dev::warp_size);
+    DEV_SHARED(float, sums, dev::warp_size);
+    const float* x = logits + row_start(dev::block_x(), V);
+    const Softmax s = softmax_of<vectors>(x, V, -1, buffer);
+    const float share = 1.0F / s.sum;
+    float mean = 0.0F;  // of the distance from the largest
+    float square = 0.0F;
+    for (int v = dev::thread() * width; v < V; v += dev::threads() * width) {
+        const Eight y = load_eight<vectors>(x, v, V);
+        for (int i = 0; i < width; ++i) {
+            if (!vectors && v + i >= V) break;
+            const float z = y.at[i] - s.base();
+            const float p = share * exp_of(z);
+            mean += p * z;
+            square += p * z * z;
+        }
+    }
+    mean = dev::block_sum(mean, sums);
+    square = dev::block_sum(square, sums);
+    if (dev::thread() != 0) return;
+    float* out = moments + row_start(rows[dev::block_x()], 2);
+    out[0] = mean - dev::log(s.sum);
+    out[1] = square - mean * mean;
+}
+
+/// Lowers the target in each of n rows of logits.
+__global__ void lower_targets(float* logits, const int* rows, const int* targets, float by, std::int64_t n, int V) {
+    const std::int64_t i = static_cast<std::int64_t>(dev::block_x()) * dev::threads() + dev::thread();
+    if (i < n) logits[i * V + targets[rows[i]]] -= by;
+}
+
+/// Of each row: KL(softmax(reference) || softmax(logits)), or the cross entropy of the two, at the row's place in the
+/// batch (unless null) and its gradient by the logits, their difference, which may overwrite the logits.
+template <class T, bool vectors, bool cross_entropy>
 __global__ void __launch_bounds__(most_threads)
     divergence_rows(float* kl, T* d, const float* logits, const float* reference, const int* rows, int V) {
     DEV_SHARED(Softmax, buffer, dev::warp_size);
@@ -165,6 +201,7 @@ __global__ void __launch_bounds__(most_threads)
     const float share_ref = 1.0F / s_ref.sum;
     // log p_ref - log p = (r - x) - offset: differences of neighbours first, and exactly 0 between equals.
     const float offset = (s_ref.base() - s.base()) + (dev::log(s_ref.sum) - dev::log(s.sum));
+    const float log_sum = dev::log(s.sum);
     float sum = 0.0F;
     T* out = d == nullptr ? nullptr : d + row_start(dev::block_x(), V);
     for (int v = dev::thread() * width; v < V; v += dev::threads() * width) {
@@ -172,13 +209,54 @@ __global__ void __launch_bounds__(most_threads)
         const Eight q = load_eight<vectors>(r, v, V);
         for (int i = 0; i < width; ++i) {
             const float p_ref = share_ref * exp_of(q.at[i] - s_ref.base());
-            if (vectors || v + i < V) sum += p_ref * ((q.at[i] - y.at[i]) - offset);
+            if (vectors || v + i < V)
+                sum += p_ref * (cross_entropy ? log_sum - (y.at[i] - s.base()) : (q.at[i] - y.at[i]) - offset);
             y.at[i] = share * exp_of(y.at[i] - s.base()) - p_ref;
         }
         if (out != nullptr) store_eight<vectors>(out, v, V, y);
     }
     sum = dev::block_sum(sum, sums);
     if (kl != nullptr && dev::thread() == 0) kl[rows[dev::block_x()]] = sum;
+}
+
+__device__ inline float log_add(float a, float b) {
+    return dev::max_of(a, b) + dev::log1p(dev::exp(a < b ? a - b : b - a));
+}
+
+/// Of each row: the cross entropy against q = softmax(logits - lowered onehot(target)), which is constant, at the row's
+/// place in the batch, and its gradient by the logits, p_y moved (onehot - q) of moved = 1 - e^-lowered, which may
+/// overwrite them; each unless null. The logits are used up. The target stands apart, as in cpu/heads.cpp.
+template <class T, bool vectors>
+__global__ void __launch_bounds__(most_threads) own_label_rows(float* ce, T* d, float* logits, const int* rows,
+                                                               const int* targets, float lowered, float moved, int V) {
+    DEV_SHARED(Softmax, buffer, dev::warp_size);
+    DEV_SHARED(float, sums, dev::warp_size);
+    float* x = logits + row_start(dev::block_x(), V);
+    const int t = rows[dev::block_x()];
+    const int target = targets[t];
+    const float score = x[target];
+    dev::sync();
+    if (dev::thread() == 0) x[target] = -infinity;
+    dev::sync();
+    const Softmax s = softmax_of<vectors>(x, V, -1, buffer);
+    const float others = s.sum > 0.0F ? s.base() + dev::log(s.sum) : -infinity;
+    const float label = score - lowered;
+    const float lse = log_add(others, score);
+    const float lse_labels = log_add(others, label);
+    const float share = dev::exp(score - lse) * moved;
+    T* out = d == nullptr ? nullptr : d + row_start(dev::block_x(), V);
+    float sum = 0.0F;
+    for (int v = dev::thread() * width; v < V; v += dev::threads() * width) {
+        Eight y = load_eight<vectors>(x, v, V);
+        for (int i = 0; i < width; ++i) {
+            const float q = exp_of(y.at[i] - lse_labels);
+            if (q > 0.0F) sum += q * (lse - y.at[i]);  // not 0 times infinity
+            y.at[i] = v + i == target ? share * dev::exp(others - lse_labels) : -share * q;
+        }
+        if (out != nullptr) store_eight<vectors>(out, v, V, y);
+    }
+    sum = dev::block_sum(sum, sums);
+    if (ce != nullptr && dev::thread() == 0) ce[t] = sum + dev::exp(label - lse_labels) * (lse - score);
 }
 
 template <class T, bool vectors>
@@ -309,7 +387,7 @@ void head_gradient(const Tensor& dhidden, const Tensor& dw, const Tensor& scale,
     move(dhidden, rows.on_device(), dx, nullptr, scale, rows, accumulate_hidden);
 }
 
-/// The gradient of both heads: from what the forward pass kept, else from chunks made by compute(first, rows).
+/// The gradient of the heads: from what the forward pass kept, else from chunks made by compute(first, rows).
 template <class Compute>
 void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const Tensor& hidden, const Tensor& w,
               const Rows& all, const Tensor& kept, bool accumulate_hidden, const Compute& compute) {
@@ -321,11 +399,17 @@ void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const T
     });
 }
 
-/// Log-probabilities, likeliest tokens and the gradient by the logits of a chunk, each where its output is defined.
-void logprobs(const Tensor& logp, int* best, const Tensor& d, const Tensor& hidden, const Tensor& w,
-              const Tensor& targets, std::int64_t first, const Rows& rows) {
+/// Log-probabilities, likeliest tokens, the gradient by the logits and the moments of a chunk, each where its output is
+/// defined.
+void logprobs(const Tensor& logp, int* best, const Tensor& d, const Tensor& moments, const Tensor& hidden,
+              const Tensor& w, const Tensor& targets, std::int64_t first, const Rows& rows) {
     const std::int64_t V = w.dim(0);
     const Tensor scores = logits_of(gather(hidden, first, rows), w, d);
+    if (moments.defined())  // before the gradient, which may overwrite the logits
+        with_flag(can_use_vectors(V, scores), [&]<bool vectors>() {
+            launch(moment_rows<vectors>, over_rows(rows.n(), V), at<float>(moments), at<float>(scores),
+                   rows.on_device(), as_int(V));
+        });
     with_float(w.dtype(), [&]<class T>() {
         with_flag(can_use_vectors(V, scores, d), [&]<bool vectors>() {
             launch(logprob_rows<T, vectors>, over_rows(rows.n(), V), at_or_null<float>(logp), best, at_or_null<T>(d),
@@ -334,18 +418,66 @@ void logprobs(const Tensor& logp, int* best, const Tensor& d, const Tensor& hidd
     });
 }
 
-void divergences(const Tensor& kl, const Tensor& d, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
-                 const Tensor& w_ref, std::int64_t first, const Rows& rows) {
+/// What a row is compared with: softmax(hidden W^T), for cross entropies after its target was lowered.
+struct Reference {
+    const Tensor& hidden;  // undefined: the row itself
+    const Tensor& w;
+    const Tensor* targets = nullptr;  // none: a divergence
+    double lowered = 0;
+};
+
+void own_cross_entropies(const Tensor& y, const Tensor& d, const Tensor& scores, const Tensor& w, const Reference& ref,
+                         const Rows& rows) {
     const std::int64_t V = w.dim(0);
-    const Tensor scores = logits_of(gather(hidden, first, rows), w, d);
-    const Tensor reference = logits_of(gather(hidden_ref, first, rows), w_ref);
     with_float(w.dtype(), [&]<class T>() {
-        with_flag(can_use_vectors(V, scores, reference, d), [&]<bool vectors>() {
-            launch(divergence_rows<T, vectors>, over_rows(rows.n(), V), at_or_null<float>(kl), at_or_null<T>(d),
-                   at<float>(scores), at<float>(reference), rows.on_device(), as_int(V));
+        with_flag(can_use_vectors(V, scores, d), [&]<bool vectors>() {
+            launch(own_label_rows<T, vectors>, over_rows(rows.n(), V), at_or_null<float>(y), at_or_null<T>(d),
+                   at<float>(scores), rows.on_device(), indices(*ref.targets), static_cast<float>(ref.lowered),
+                   static_cast<float>(-std::expm1(-ref.lowered)), as_int(V));
         });
     });
 }
+
+void divergences(const Tensor& y, const Tensor& d, const Tensor& hidden, const Tensor& w, const Reference& ref,
+                 std::int64_t first, const Rows& rows) {
+    const std::int64_t V = w.dim(0);
+    const Tensor scores = logits_of(gather(hidden, first, rows), w, d);
+    if (!ref.w.defined()) return own_cross_entropies(y, d, scores, w, ref, rows);
+    const Tensor reference = logits_of(gather(ref.hidden, first, rows), ref.w);
+    constexpr int threads = 128;
+    if (ref.targets != nullptr)
+        launch(lower_targets, {.grid = {ceil_div(rows.n(), threads)}, .threads = threads}, at<float>(reference),
+               rows.on_device(), indices(*ref.targets), static_cast<float>(ref.lowered), rows.n(), as_int(V));
+    with_float(w.dtype(), [&]<class T>() {
+        with_flag(can_use_vectors(V, scores, reference, d), [&]<bool vectors>() {
+            with_flag(ref.targets != nullptr, [&]<bool cross_entropy>() {
+                launch(divergence_rows<T, vectors, cross_entropy>, over_rows(rows.n(), V), at_or_null<float>(y),
+                       at_or_null<T>(d), at<float>(scores), at<float>(reference), rows.on_device(), as_int(V));
+            });
+        });
+    });
+}
+
+void compare(const Tensor& y, const Tensor& hidden, const Tensor& w, const Reference& ref, const Rows& all,
+             const Tensor& dlogits) {
+    if (!all.all) cuda::fill(y, 0.0);
+    for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
+        divergences(y, part_of(dlogits, first, rows.n()), hidden, w, ref, first, rows);
+    });
+}
+
+void compare_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dy, const Tensor& hidden, const Tensor& w,
+                      const Reference& ref, const Rows& all, bool accumulate_hidden, const Tensor& dlogits) {
+    const auto compute = [&](std::int64_t first, const Rows& rows) {
+        const Tensor d = Tensor::empty({rows.n(), w.dim(0)}, w.dtype(), w.device());
+        divergences({}, d, hidden, w, ref, first, rows);
+        return d;
+    };
+    backward(dhidden, dw, dy, hidden, w, all, dlogits, accumulate_hidden, compute);
+}
+
+Rows targeted(const Tensor& targets) { return rows_of(rows_with_target(targets), targets.numel()); }
+Rows masked(const Tensor& mask, std::int64_t T) { return rows_of(rows_in_mask(T, mask), T); }
 
 /// n integers on the device.
 std::shared_ptr<int> device_ints(std::int64_t n) {
@@ -361,13 +493,14 @@ std::vector<int> downloaded(const int* from, std::int64_t n) {
 }  // namespace
 
 void token_logprob(const Tensor& logp, const Tensor& hidden, const Tensor& w, const Tensor& targets,
-                   const Tensor& argmax, const Tensor& dlogits) {
-    const Rows all = rows_of(rows_with_target(targets), targets.numel());
+                   const Tensor& argmax, const Tensor& dlogits, const Tensor& moments) {
+    const Rows all = targeted(targets);
     if (!all.all) cuda::fill(logp, 0.0);
+    if (!all.all && moments.defined()) cuda::fill(moments, 0.0);
     const std::shared_ptr<int> best = argmax.defined() ? device_ints(all.n()) : nullptr;
     for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
-        logprobs(logp, best == nullptr ? nullptr : best.get() + first, part_of(dlogits, first, rows.n()), hidden, w,
-                 targets, first, rows);
+        logprobs(logp, best == nullptr ? nullptr : best.get() + first, part_of(dlogits, first, rows.n()), moments,
+                 hidden, w, targets, first, rows);
     });
     if (best == nullptr) return;
     cpu::fill(argmax, -1);
@@ -381,32 +514,34 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
                             const Tensor& w, const Tensor& targets, bool accumulate_hidden, const Tensor& dlogits) {
     const auto compute = [&](std::int64_t first, const Rows& rows) {
         const Tensor d = Tensor::empty({rows.n(), w.dim(0)}, w.dtype(), w.device());
-        logprobs({}, nullptr, d, hidden, w, targets, first, rows);
+        logprobs({}, nullptr, d, {}, hidden, w, targets, first, rows);
         return d;
     };
-    backward(dhidden, dw, dlogp, hidden, w, rows_of(rows_with_target(targets), targets.numel()), dlogits,
-             accumulate_hidden, compute);
+    backward(dhidden, dw, dlogp, hidden, w, targeted(targets), dlogits, accumulate_hidden, compute);
 }
 
 void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
               const Tensor& mask, const Tensor& dlogits) {
-    const Rows all = rows_of(rows_in_mask(kl.numel(), mask), kl.numel());
-    if (!all.all) cuda::fill(kl, 0.0);
-    for_each_chunk(all, w.dim(0), [&](std::int64_t first, const Rows& rows) {
-        divergences(kl, part_of(dlogits, first, rows.n()), hidden, w, hidden_ref, w_ref, first, rows);
-    });
+    compare(kl, hidden, w, {hidden_ref, w_ref}, masked(mask, kl.numel()), dlogits);
 }
 
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
                        const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask,
                        bool accumulate_hidden, const Tensor& dlogits) {
-    const auto compute = [&](std::int64_t first, const Rows& rows) {
-        const Tensor d = Tensor::empty({rows.n(), w.dim(0)}, w.dtype(), w.device());
-        divergences({}, d, hidden, w, hidden_ref, w_ref, first, rows);
-        return d;
-    };
-    backward(dhidden, dw, dkl, hidden, w, rows_of(rows_in_mask(dkl.numel(), mask), dkl.numel()), dlogits,
-             accumulate_hidden, compute);
+    compare_backward(dhidden, dw, dkl, hidden, w, {hidden_ref, w_ref}, masked(mask, dkl.numel()), accumulate_hidden,
+                     dlogits);
+}
+
+void token_cross_entropy(const Tensor& ce, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+                         const Tensor& w_ref, const Tensor& targets, double lowered, const Tensor& dlogits) {
+    compare(ce, hidden, w, {hidden_ref, w_ref, &targets, lowered}, targeted(targets), dlogits);
+}
+
+void token_cross_entropy_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dce, const Tensor& hidden,
+                                  const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& targets,
+                                  double lowered, bool accumulate_hidden, const Tensor& dlogits) {
+    compare_backward(dhidden, dw, dce, hidden, w, {hidden_ref, w_ref, &targets, lowered}, targeted(targets),
+                     accumulate_hidden, dlogits);
 }
 
 void argmax(const Tensor& y, const Tensor& x) {

@@ -88,6 +88,39 @@ __global__ void segment_sum_backward_kernel(T* dx, const T* dy, const std::int32
     for (int t = cu[b] + dev::lane(); t < cu[b + 1]; t += dev::warp_size) write_or_add<adds>(dx + t, d);
 }
 
+/// d = the squared distance of a row of x from that of y, a block each; rows of y are `stride` apart.
+template <int n, class T>
+__global__ void squared_distance_kernel(float* d, const T* x, const T* y, std::int64_t stride, std::int64_t C) {
+    DEV_SHARED(float, buffer, warps);
+    x += dev::block_x() * C;
+    y += dev::block_x() * stride;
+    float sum = 0.0F;
+    for (std::int64_t c = dev::thread() * n; c < C; c += block * n) {
+        float p[n], q[n];
+        read(p, x + c);
+        read(q, y + c);
+        for (int i = 0; i < n; ++i) sum += (p[i] - q[i]) * (p[i] - q[i]);
+    }
+    sum = dev::block_sum(sum, buffer);
+    if (dev::thread() == 0) d[dev::block_x()] = sum;
+}
+
+template <int n, bool adds, class T>
+__global__ void squared_distance_backward_kernel(T* dx, const float* dd, const T* x, const T* y, std::int64_t stride,
+                                                 std::int64_t C) {
+    x += dev::block_x() * C;
+    dx += dev::block_x() * C;
+    y += dev::block_x() * stride;
+    const float slope = 2.0F * dd[dev::block_x()];
+    for (std::int64_t c = dev::thread() * n; c < C; c += block * n) {
+        float p[n], q[n];
+        read(p, x + c);
+        read(q, y + c);
+        for (int i = 0; i < n; ++i) p[i] = slope * (p[i] - q[i]);
+        write_or_add<adds>(dx + c, p);
+    }
+}
+
 }  // namespace
 
 void sum(const Tensor& y, const Tensor& x) {
@@ -101,6 +134,28 @@ bool all_finite(const Tensor& x) {
     const Tensor wrong = Tensor::empty({1}, DType::f64, x.device());
     add_up<NotFinite, false>(at<double>(wrong), x);
     return wrong.item() == 0.0;
+}
+
+void squared_distance(const Tensor& d, const Tensor& x, const Tensor& y) {
+    const std::int64_t C = x.dim(1);
+    with_float(x.dtype(), [&]<class T>() {
+        with_width<T>(C % dev::Vec<T>::size == 0 && aligned(x, y), [&]<int n>() {
+            launch(squared_distance_kernel<n, T>, {.grid = {x.dim(0)}, .threads = block}, at<float>(d), at<T>(x),
+                   at<T>(y), y.dim(0) == 1 ? 0 : C, C);
+        });
+    });
+}
+
+void squared_distance_backward(const Tensor& dx, const Tensor& dd, const Tensor& x, const Tensor& y, bool accumulate) {
+    const std::int64_t C = x.dim(1);
+    with_float(x.dtype(), [&]<class T>() {
+        with_width<T>(C % dev::Vec<T>::size == 0 && aligned(dx, x, y), [&]<int n>() {
+            with_flag(accumulate, [&]<bool adds>() {
+                launch(squared_distance_backward_kernel<n, adds, T>, {.grid = {x.dim(0)}, .threads = block}, at<T>(dx),
+                       at<float>(dd), at<T>(x), at<T>(y), y.dim(0) == 1 ? 0 : C, C);
+            });
+        });
+    });
 }
 
 void segment_sum(const Tensor& y, const Tensor& x, const Tensor& cu_seqlens) {

@@ -34,6 +34,8 @@ struct DeviceMemory {
     std::size_t total = 0, free = 0;
 };
 DeviceMemory device_memory();
+/// 10 times the major version and the minor: 90 for H100 and H200. 0: the emulator.
+int compute_capability();
 /// How many blocks may run at once at least: multiprocessors.
 int multiprocessors();
 

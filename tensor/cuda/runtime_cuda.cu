@@ -174,6 +174,7 @@ DeviceMemory device_memory() {
     check(cudaMemGetInfo(&m.free, &m.total));
     return m;
 }
+int compute_capability() { return 10 * context().properties.major + context().properties.minor; }
 int multiprocessors() { return context().properties.multiProcessorCount; }
 
 Stream stream() { return context().current; }

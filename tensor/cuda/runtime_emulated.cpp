@@ -21,6 +21,7 @@ std::string what_is_missing() { return {}; }
 std::string device_name() { return "emulator"; }
 std::string device_address() { return cat("emulator of process ", ::getpid()); }
 DeviceMemory device_memory() { return {std::size_t{1} << 33, std::size_t{1} << 33}; }
+int compute_capability() { return 0; }
 int multiprocessors() { return 4; }
 
 namespace {
@@ -32,10 +33,12 @@ Stream stream() { return nullptr; }
 void synchronize() { ++waits_done; }
 std::size_t waits() { return waits_done; }
 
-void upload(void* device, const void* host, std::size_t bytes) { std::memcpy(device, host, bytes); }
+void upload(void* device, const void* host, std::size_t bytes) {
+    if (bytes != 0) std::memcpy(device, host, bytes);  // nothing may be at no address
+}
 void download(void* host, const void* device, std::size_t bytes) {
     ++waits_done;
-    std::memcpy(host, device, bytes);
+    if (bytes != 0) std::memcpy(host, device, bytes);
 }
 void copy_within(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 void set_bytes(void* device, std::uint8_t value, std::size_t bytes) { std::memset(device, value, bytes); }

@@ -1,4 +1,4 @@
-// The memory of the two heads, chunk by chunk as the backends take it (cpu/heads.cpp, cuda/heads.cu).
+// The memory of the heads, chunk by chunk as the backends take it (cpu/heads.cpp, cuda/heads.cu).
 #include "tensor/cpu/cpu.h"
 #include "tensor/meta/meta.h"
 #include "tensor/workspace.h"
@@ -45,7 +45,7 @@ void logprobs(const Tensor& d, const Tensor& hidden, const Tensor& w, std::int64
 void divergences(const Tensor& d, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
                  std::int64_t n, bool all) {
     const Tensor scores = logits_of(gather(hidden, n, all), w, d);
-    const Tensor reference = logits_of(gather(hidden_ref, n, all), w_ref);
+    const Tensor reference = w_ref.defined() ? logits_of(gather(hidden_ref, n, all), w_ref) : Tensor();
 }
 
 /// `compute` makes the gradient of n rows of logits, where the forward pass kept none.
@@ -60,7 +60,7 @@ void backward(const Tensor& dhidden, const Tensor& dw, const Tensor& hidden, con
 }  // namespace
 
 void token_logprob(const Tensor&, const Tensor& hidden, const Tensor& w, const Tensor& targets, const Tensor& argmax,
-                   const Tensor& dlogits) {
+                   const Tensor& dlogits, const Tensor&) {
     if (argmax.defined()) cpu::fill(argmax, -1);
     const std::int64_t rows = num_targets(targets);
     for_each_chunk(rows, w, [&](std::int64_t first, std::int64_t n) {
@@ -78,9 +78,11 @@ void token_logprob_backward(const Tensor& dhidden, const Tensor& dw, const Tenso
     });
 }
 
-void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
-              const Tensor& mask, const Tensor& dlogits) {
-    const std::int64_t rows = num_taken(mask, kl.numel());
+namespace {
+
+/// Of `rows` of T rows.
+void compare(std::int64_t rows, const Tensor& y, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+             const Tensor& w_ref, const Tensor& dlogits) {
     for_each_chunk(rows, w, [&](std::int64_t first, std::int64_t n) {
         // The CPU's kernel writes a gradient always; the GPU's where it is wanted.
         Tensor d;
@@ -88,19 +90,42 @@ void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Ten
             d = dlogits.rows(first, first + n);
         else if (stands_for(w.device()).kind == Device::Kind::cpu)
             d = logits_gradient(n, w);
-        divergences(d, hidden, w, hidden_ref, w_ref, n, rows == kl.numel());
+        divergences(d, hidden, w, hidden_ref, w_ref, n, rows == y.numel());
     });
+}
+
+void compare_backward(std::int64_t rows, const Tensor& dhidden, const Tensor& dw, const Tensor& dy,
+                      const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
+                      const Tensor& dlogits) {
+    backward(dhidden, dw, hidden, w, rows, dlogits, [&](std::int64_t n) {
+        const Tensor d = logits_gradient(n, w);
+        divergences(d, hidden, w, hidden_ref, w_ref, n, rows == dy.numel());
+        return d;
+    });
+}
+
+}  // namespace
+
+void token_kl(const Tensor& kl, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref,
+              const Tensor& mask, const Tensor& dlogits) {
+    compare(num_taken(mask, kl.numel()), kl, hidden, w, hidden_ref, w_ref, dlogits);
 }
 
 void token_kl_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dkl, const Tensor& hidden,
                        const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& mask, bool,
                        const Tensor& dlogits) {
-    const std::int64_t rows = num_taken(mask, dkl.numel());
-    backward(dhidden, dw, hidden, w, rows, dlogits, [&](std::int64_t n) {
-        const Tensor d = logits_gradient(n, w);
-        divergences(d, hidden, w, hidden_ref, w_ref, n, rows == dkl.numel());
-        return d;
-    });
+    compare_backward(num_taken(mask, dkl.numel()), dhidden, dw, dkl, hidden, w, hidden_ref, w_ref, dlogits);
+}
+
+void token_cross_entropy(const Tensor& ce, const Tensor& hidden, const Tensor& w, const Tensor& hidden_ref,
+                         const Tensor& w_ref, const Tensor& targets, double, const Tensor& dlogits) {
+    compare(num_targets(targets), ce, hidden, w, hidden_ref, w_ref, dlogits);
+}
+
+void token_cross_entropy_backward(const Tensor& dhidden, const Tensor& dw, const Tensor& dce, const Tensor& hidden,
+                                  const Tensor& w, const Tensor& hidden_ref, const Tensor& w_ref, const Tensor& targets,
+                                  double, bool, const Tensor& dlogits) {
+    compare_backward(num_targets(targets), dhidden, dw, dce, hidden, w, hidden_ref, w_ref, dlogits);
 }
 
 }  // namespace uipe::tensor::meta_ops

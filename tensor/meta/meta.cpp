@@ -23,9 +23,12 @@ void mul(const Tensor&, const Tensor&, const Tensor&, bool) {}
 void add(const Tensor&, const Tensor&, const Tensor&) {}
 void log_sigmoid(const Tensor&, const Tensor&) {}
 void log_sigmoid_backward(const Tensor&, const Tensor&, const Tensor&, bool) {}
+void probability_weights(const Tensor&, const Tensor&, double, double) {}
 void sum(const Tensor&, const Tensor&) {}
 void add_squares(const Tensor&, const Tensor&) {}
 bool all_finite(const Tensor&) { return true; }
+void squared_distance(const Tensor&, const Tensor&, const Tensor&) {}
+void squared_distance_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool) {}
 void segment_sum(const Tensor&, const Tensor&, const Tensor&) {}
 void segment_sum_backward(const Tensor&, const Tensor&, const Tensor&, bool) {}
 void embedding(const Tensor&, const Tensor&, const Tensor&) {}

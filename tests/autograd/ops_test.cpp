@@ -291,6 +291,30 @@ TEST(Ops, TokenKl) {
             {normal({4, 5}, 1), normal({7, 5}, 2)});
 }
 
+TEST(Ops, TokenCrossEntropy) {
+    const Tensor hidden_ref = normal({4, 3}, 3);  // a reference of another width
+    const Tensor w_ref = normal({7, 3}, 4);
+    for (const double lowered : {0.0, 4.0, std::numeric_limits<double>::infinity()})
+        for (const Tensor& targets : {ints({2, 6, 0, 3}), ints({-1, 5, -1, 5}), ints({-1, -1, -1, -1})})
+            expect_gradients(cat("lowered ", lowered, " target ", targets.data<std::int32_t>()[0]),
+                             [&](const Inputs& x) {
+                                 const DType dtype = x[0].value().dtype();
+                                 return token_cross_entropy(x[0], x[1], hidden_ref.to(dtype), w_ref.to(dtype), targets,
+                                                            lowered);
+                             },
+                             {normal({4, 5}, 1), normal({7, 5}, 2)});
+}
+
+TEST(Ops, SquaredDistance) {
+    for (const auto& [T, C] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {5, 3}, {4, 33}})
+        for (const std::int64_t rows : {std::int64_t{1}, T}) {
+            const Tensor y = normal({rows, C}, 9);
+            expect_gradients(cat(T, "x", C, " from ", rows),
+                             [&](const Inputs& x) { return squared_distance(x[0], y.to(x[0].value().dtype())); },
+                             {normal({T, C}, 1)});
+        }
+}
+
 TEST(Ops, TokenKlOfEqualModelsIsAMinimum) {
     const Tensor h = normal({3, 4}, 1);
     const Tensor w = normal({9, 4}, 2);

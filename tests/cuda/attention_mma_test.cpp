@@ -1,5 +1,5 @@
-// Attention by tensor cores (level 3) against the CPU in f64, element by element within what its roundings to bf16 may
-// do.
+// Attention by tensor cores (levels 3 and 4) against the CPU in f64, element by element within what its roundings to
+// bf16 may do.
 #include <algorithm>
 #include <array>
 
@@ -123,12 +123,15 @@ void expect_within(const Tensor& on_device, const Tensor& want, const std::vecto
     }
 }
 
-class CudaAttentionMma : public Cuda {
+class CudaAttentionMma : public Cuda, public ::testing::WithParamInterface<Level> {
 protected:
     void SetUp() override {
         Cuda::SetUp();
-        cuda::attend::set_level(Level::mma);
+        if (IsSkipped()) return;
+        if (!takes(64)) GTEST_SKIP() << "attention level " << name_of(GetParam()) << " is not for this device";
+        cuda::attend::set_level(GetParam());
     }
+    static bool takes(std::int64_t D) { return cuda::attend::takes(GetParam(), DType::bf16, D); }
     void TearDown() override { cuda::attend::set_level(Level::automatic); }
 
     struct Forward {
@@ -149,7 +152,9 @@ protected:
         return d;
     }
 
+    /// Nothing for a head size that the level does not take.
     void check(const Layout& c, const std::array<bool, 3>& accumulate = {}) const {
+        if (!takes(c.D)) return;
         SCOPED_TRACE(name(c));
         const Inputs in(c, DType::bf16);
         const Forward got = forward(in);
@@ -179,7 +184,10 @@ protected:
     }
 };
 
-TEST_F(CudaAttentionMma, OneTokenAndOneHead) {
+INSTANTIATE_TEST_SUITE_P(Levels, CudaAttentionMma, ::testing::Values(Level::mma, Level::wgmma),
+                         [](const auto& level) { return std::string(cuda::attend::name_of(level.param)); });
+
+TEST_P(CudaAttentionMma, OneTokenAndOneHead) {
     for (const std::int64_t D : {16, 32, 48, 64, 96, 128}) {
         check({{1}, 1, 1, D});
         check({{1, 1, 0, 2}, 2, 1, D});
@@ -187,36 +195,37 @@ TEST_F(CudaAttentionMma, OneTokenAndOneHead) {
     check({{0}, 2, 1, 64});
 }
 
-TEST_F(CudaAttentionMma, EveryHeadSize) {
+TEST_P(CudaAttentionMma, EveryHeadSize) {
     for (const std::int64_t D : {16, 32, 48, 64, 96, 128}) check({{33, 7, 66}, 2, 1, D});
 }
 
-TEST_F(CudaAttentionMma, TilesThatStartAndEndAnywhere) {
+TEST_P(CudaAttentionMma, TilesThatStartAndEndAnywhere) {
     check({{300, 1, 129, 0, 128, 31}, 1, 1, 64});
     check({{127, 150}, 1, 1, 128});
     check({{64, 63, 65, 16, 17, 191, 193}, 1, 1, 32});
+    if (GetParam() == Level::wgmma) check({{63, 65, 193, 257}, 1, 1, 64});  // its warpgroups' 64 rows, its 128 keys
 }
 
-TEST_F(CudaAttentionMma, GroupsOfHeads) {
+TEST_P(CudaAttentionMma, GroupsOfHeads) {
     check({{70, 5}, 6, 2, 64});
     check({{67}, 3, 1, 128});
     check({{9, 35}, 4, 4, 16});
 }
 
-TEST_F(CudaAttentionMma, QueriesOfTheLastKeysAlone) {
+TEST_P(CudaAttentionMma, QueriesOfTheLastKeysAlone) {
     check({{200, 0, 150, 97, 7}, 2, 1, 64, {1, 0, 87, 96, 7}});
     check({{300, 64}, 1, 1, 128, {130, 1}});
     check({{129, 128}, 3, 3, 48, {65, 127}});
 }
 
-TEST_F(CudaAttentionMma, GradientsAreAddedWhereAsked) {
+TEST_P(CudaAttentionMma, GradientsAreAddedWhereAsked) {
     check({{20, 70}, 2, 1, 64}, {true, false, false});
     check({{20, 70}, 2, 1, 64}, {false, true, true});
     check({{35}, 1, 1, 128}, {true, true, true});
 }
 
 /// Scores so far apart that softmax is one key, and so large that only the running maximum keeps exp2 finite.
-TEST_F(CudaAttentionMma, LargeScores) {
+TEST_P(CudaAttentionMma, LargeScores) {
     Inputs in({{150}, 1, 1, 64}, DType::bf16);
     in.q = normal({in.T, in.D}, DType::bf16, 60.0);
     const Forward got = forward(in);
@@ -227,7 +236,7 @@ TEST_F(CudaAttentionMma, LargeScores) {
     expect_elements(got.lse, lse, 1.0);
 }
 
-TEST_F(CudaAttentionMma, TwiceTheSameBits) {
+TEST_P(CudaAttentionMma, TwiceTheSameBits) {
     for (const std::int64_t D : {64, 128}) {
         const Inputs in({{5, 130}, 2, 1, D}, DType::bf16);
         const auto run = [&] {
@@ -260,21 +269,30 @@ TEST_F(CudaAttentionMma, TwiceTheSameBits) {
 
 #ifdef UIPE_EMULATED
 /// The counts say that tensor cores did the work, and that no row of a tile waited for another's bank.
-TEST_F(CudaAttentionMma, ProductsAndBanks) {
+TEST_P(CudaAttentionMma, ProductsAndBanks) {
     for (const std::int64_t D : {16, 32, 48, 64, 96, 128}) {
+        if (!takes(D)) continue;
         SCOPED_TRACE(cat("D ", D));
         const Inputs in({{64}, 1, 1, D}, DType::bf16);
+        // In blocks of 16 x 8 x 16.
         const auto products = [&](const auto& body) {
             const emulator::Statistics before = emulator::statistics();
             body();
-            EXPECT_GT(emulator::statistics().matrix_loads, before.matrix_loads);
-            EXPECT_EQ(emulator::statistics().bank_conflicts, before.bank_conflicts);
-            return emulator::statistics().matrix_products - before.matrix_products;
+            const emulator::Statistics& after = emulator::statistics();
+            EXPECT_EQ(after.bank_conflicts, before.bank_conflicts);
+            if (GetParam() == Level::mma) {
+                EXPECT_GT(after.matrix_loads, before.matrix_loads);
+                return after.matrix_products - before.matrix_products;
+            }
+            EXPECT_GT(after.boxes, before.boxes);
+            EXPECT_EQ(after.matrix_products, before.matrix_products);
+            return after.group_product_blocks - before.group_product_blocks;
         };
-        // Products of 64 x 64 x D in blocks of 16 x 8 x 16, whole: 2 forward; 7 backward, less what the diagonal saves.
+        // Products of 64 x 64 x D whole: 2 forward; 7 backward, less what the diagonal saves. Level 4 has keys by 128
+        // forward.
         const std::uint64_t whole = static_cast<std::uint64_t>(64 * 64 * D / (16 * 8 * 16));
         Forward f;
-        EXPECT_EQ(products([&] { f = forward(in); }), 2 * whole);
+        EXPECT_EQ(products([&] { f = forward(in); }), (GetParam() == Level::wgmma ? 4 : 2) * whole);
         const std::array<Tensor, 3> nothing{poisoned(in.q.shape(), DType::bf16), poisoned(in.k.shape(), DType::bf16),
                                             poisoned(in.v.shape(), DType::bf16)};
         const std::uint64_t back = products([&] { backward(in, f, nothing, {}); });

@@ -42,7 +42,7 @@ double largest(const std::vector<double>& x) {
 }
 
 /// f32: within 1e-5 of the largest, for inputs of size 1. In bf16 the result is rounded once, by at most unit(bf16) of
-/// itself; the mma level also rounds each weight of its sum to bf16, by as much of each term, and `terms` is what the
+/// itself; mma and wgmma also round each weight of their sums to bf16, by as much of each term, and `terms` is what the
 /// terms' sizes add up to.
 void expect_close(const Tensor& on_device, const Tensor& want, Level level, const std::vector<double>& terms,
                   const std::string& what) {
@@ -52,7 +52,7 @@ void expect_close(const Tensor& on_device, const Tensor& want, Level level, cons
     const bool rounded = on_device.dtype() == DType::bf16;
     const double sums = 1e-5 * std::max(largest(expected), 1.0);  // terms of size 1 may cancel
     for (std::size_t i = 0; i < got.size(); ++i) {
-        const double weights = level == Level::mma ? unit(DType::bf16) * terms.at(i) : 0.0;
+        const double weights = level >= Level::mma ? unit(DType::bf16) * terms.at(i) : 0.0;
         const double result = rounded ? unit(DType::bf16) * (std::abs(expected[i]) + sums + weights) : 0.0;
         ASSERT_LE(std::abs(got[i] - expected[i]), sums + weights + result + std::numeric_limits<float>::min())
             << what << " element " << i << ": got " << got[i] << ", want " << expected[i];
@@ -298,6 +298,12 @@ TEST_F(CudaAttentionLevels, ALevelThatDoesNotTakeTheHeadIsAnErrorWhenAskedForAnd
     EXPECT_THROW(run(), InputError);
     cuda::attend::set_level(Level::automatic);
     EXPECT_NO_THROW(run());
+}
+
+/// What level 4 must pass before a GPU is given it unasked.
+TEST_F(CudaAttentionLevels, WgmmaAgreesWithMma) {
+    if (!cuda::attend::takes(Level::wgmma, DType::bf16, 64)) GTEST_SKIP() << "for sm_90 alone";
+    EXPECT_TRUE(cuda::attend::wgmma_agrees());
 }
 
 TEST_F(CudaAttentionLevels, ListsOfTilesCoverEachRowOnceLongestFirst) {

@@ -80,6 +80,21 @@ TEST_P(CudaElementwise, LogSigmoid) {
             }
 }
 
+TEST_P(CudaElementwise, ProbabilityWeights) {
+    for (const std::int64_t n : sizes)
+        for (const auto& [a, b] : {std::pair{0.0, 0.0}, {1.0, 0.0}, {0.0, 1.0}, {5.0, 1.0}, {0.5, 2.5}}) {
+            std::vector<double> x = values(normal({n}, DType::f64, 8.0));
+            for (std::size_t i = 0; i < x.size(); ++i)  // from near 0 to far below
+                x[i] = i == 0 ? 0.0 : -std::abs(x[i]) * std::pow(10.0, -static_cast<double>(i % 8));
+            const Tensor logp = from_doubles(x, {n}, GetParam());
+            const Tensor got = on(poisoned({n}, GetParam()));
+            const Tensor want = wide(logp).clone();
+            probability_weights(got, on(logp), a, b);
+            probability_weights(want, wide(logp), a, b);
+            expect_elements(got, want, 0.0, 5e-5);  // exponents up to 5 * 30, each rounded to f32
+        }
+}
+
 TEST_P(CudaElementwise, SumBackward) {
     for (const std::int64_t n : sizes)
         for (const DType from : {DType::f32, DType::bf16})

@@ -45,6 +45,18 @@ TEST_F(CudaGenerate, LogProbabilitiesAreTheCpus) {
         for (std::size_t t = 0; t < want[i].size(); ++t)  // a few hundred eps of f32
             EXPECT_NEAR(got[i][t], want[i][t], 2e-5 * std::max(1.0, std::abs(want[i][t])));
     }
+    const auto seen_here = token_scores(here, sequences, true);
+    const auto seen_there = token_scores(there, sequences, true);
+    for (std::size_t i = 0; i < want.size(); ++i) {
+        ASSERT_EQ(seen_there[i].size(), want[i].size());
+        for (std::size_t t = 0; t < want[i].size(); ++t) {
+            const TokenScore &a = seen_there[i][t], &b = seen_here[i][t];
+            EXPECT_NEAR(a.logp, want[i][t], 2e-5 * std::max(1.0, std::abs(want[i][t])));
+            EXPECT_NEAR(a.mean, b.mean, 2e-5 * std::max(1.0, std::abs(b.mean)));
+            EXPECT_NEAR(a.variance, b.variance, 2e-5 * std::max(1.0, b.mean * b.mean + b.variance));
+            EXPECT_EQ(a.likeliest, b.likeliest);
+        }
+    }
 }
 
 TEST_F(CudaGenerate, Stories260KGivesTheTextOfLlama2c) {

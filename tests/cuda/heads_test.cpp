@@ -132,6 +132,31 @@ TEST_P(CudaHeads, TokenLogprob) {
         }
 }
 
+TEST_P(CudaHeads, Moments) {
+    for (const Size& s : sizes)
+        for (const Masked masked : {Masked::none, Masked::some, Masked::all})
+            for (const bool keep : {false, true}) {
+                SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " masked ", static_cast<int>(masked), " keep ", keep));
+                const Tensor hidden = normal({s.T, s.C}, GetParam());
+                const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
+                const Tensor targets = some_targets(s, masked);
+                const Tensor kept = keep ? on(poisoned({num_targets(targets), s.V}, GetParam())) : Tensor();
+                const Tensor logp = on(poisoned({s.T}, DType::f32));
+                const Tensor moments = on(poisoned({s.T, 2}, DType::f32));
+                const Tensor want = poisoned({s.T, 2}, DType::f64);
+                token_logprob(logp, on(hidden), on(w), targets, {}, kept, moments);
+                token_logprob(poisoned({s.T}, DType::f64), wide(hidden), wide(w), targets, {}, {}, want);
+                // Each log p is off by its share, each p by that share of itself; a log p is below twice the scale.
+                const double scale = 2.0 * scale_of(hidden, w);
+                const Tensor terms = Tensor::full({s.T, 2}, DType::f64, scale * (1.0 + scale));
+                for (std::int64_t t = 0; t < s.T; ++t) terms.data<double>()[2 * t] = 1.0 + scale;
+                expect_within(moments, want, terms, 1e-5 * scale, "moments");
+                const Tensor alone = on(poisoned({s.T}, DType::f32));
+                token_logprob(alone, on(hidden), on(w), targets, {}, kept);
+                EXPECT_TRUE(same_bits(alone.to(Device{}), logp.to(Device{}))) << "without moments";
+            }
+}
+
 TEST_P(CudaHeads, TokenLogprobBackward) {
     for (const Size& s : sizes)
         for (int flags = 0; flags < 8; ++flags) {
@@ -210,6 +235,108 @@ TEST_P(CudaHeads, TokenKlAndItsGradient) {
             (void)kept_rows(d, [&](std::int64_t t) { return !mask.defined() || mask.data<std::int32_t>()[t] != 0; });
             const Terms terms(d, dkl, hidden, w);
             if (accumulate) add_terms(terms.dhidden, dhidden);
+            add_terms(terms.dw, dw);
+            const double stored = GetParam() == DType::bf16 ? unit(DType::bf16) : 0.0;
+            expect_within(got_dhidden, want_dhidden, terms.dhidden, share + stored, "dhidden");
+            expect_within(got_dw, want_dw, terms.dw, share + 2.0 * stored, "dw");
+        }
+}
+
+TEST_P(CudaHeads, TokenCrossEntropyAndItsGradient) {
+    for (const Size& s : sizes)
+        for (int flags = 0; flags < 16; ++flags) {
+            const bool accumulate = (flags & 1) != 0;
+            const bool keep = (flags & 2) != 0;
+            const Masked masked = (flags & 4) != 0 ? Masked::some : Masked::none;
+            const double lowered = (flags & 8) != 0 ? std::numeric_limits<double>::infinity() : 3.0;
+            if (s.V == 1 && std::isinf(lowered)) continue;
+            SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " flags ", flags));
+            const Tensor hidden = normal({s.T, s.C}, GetParam());
+            const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
+            const Tensor hidden_ref = normal({s.T, s.C + 2}, GetParam());  // the reference may be another width
+            const Tensor w_ref = normal({s.V, s.C + 2}, GetParam(), 0.5);
+            const Tensor targets = some_targets(s, masked);
+            const std::int32_t* target = targets.data<std::int32_t>();
+            const Tensor dce = normal({s.T}, DType::f32);
+            const Tensor kept = keep ? on(poisoned({num_targets(targets), s.V}, GetParam())) : Tensor();
+            const Tensor ce = on(poisoned({s.T}, DType::f32));
+            const Tensor want_ce = poisoned({s.T}, DType::f64);
+            token_cross_entropy(ce, on(hidden), on(w), on(hidden_ref), on(w_ref), targets, lowered, kept);
+            token_cross_entropy(want_ce, wide(hidden), wide(w), wide(hidden_ref), wide(w_ref), targets, lowered);
+            // As of the divergence: a sum of q log p with each factor off by its share.
+            const double scale = scale_of(hidden, w) + scale_of(hidden_ref, w_ref) + 3.0;
+            const double share = 1e-5 * scale;
+            expect_within(ce, want_ce, Tensor::full({s.T}, DType::f64, 1.0 + 2.0 * scale), share, "ce");
+            const Tensor dhidden = output({s.T, s.C}, GetParam(), accumulate);
+            const Tensor dw = normal({s.V, s.C}, DType::f32);
+            const Tensor got_dhidden = on(dhidden).clone();
+            const Tensor got_dw = on(dw).clone();
+            const Tensor want_dhidden = wide(dhidden).clone();
+            const Tensor want_dw = wide(dw).clone();
+            token_cross_entropy_backward(got_dhidden, got_dw, on(dce), on(hidden), on(w), on(hidden_ref), on(w_ref),
+                                         targets, lowered, accumulate, kept);
+            token_cross_entropy_backward(want_dhidden, want_dw, wide(dce), wide(hidden), wide(w), wide(hidden_ref),
+                                         wide(w_ref), targets, lowered, accumulate);
+            const Tensor q = probabilities(hidden_ref, w_ref);
+            for (std::int64_t t = 0; t < s.T; ++t) {
+                double* row = q.data<double>() + t * s.V;
+                if (target[t] >= 0) row[target[t]] *= std::exp(-lowered);
+                double sum = 0.0;
+                for (std::int64_t v = 0; v < s.V; ++v) sum += row[v];
+                for (std::int64_t v = 0; v < s.V; ++v) row[v] /= sum;
+            }
+            const Tensor d = probabilities(hidden, w);
+            axpby(d, 1.0, q, 1.0);
+            (void)kept_rows(d, [&](std::int64_t t) { return target[t] >= 0; });
+            const Terms terms(d, dce, hidden, w);
+            if (accumulate) add_terms(terms.dhidden, dhidden);
+            add_terms(terms.dw, dw);
+            const double stored = GetParam() == DType::bf16 ? unit(DType::bf16) : 0.0;
+            expect_within(got_dhidden, want_dhidden, terms.dhidden, share + stored, "dhidden");
+            expect_within(got_dw, want_dw, terms.dw, share + 2.0 * stored, "dw");
+        }
+}
+
+TEST_P(CudaHeads, OwnSoftLabels) {
+    for (const Size& s : sizes)
+        for (int flags = 0; flags < 8; ++flags) {
+            const bool keep = (flags & 1) != 0;
+            const Masked masked = (flags & 2) != 0 ? Masked::some : Masked::none;
+            const double lowered = (flags & 4) != 0 ? std::numeric_limits<double>::infinity() : 3.0;
+            if (s.V == 1 && std::isinf(lowered)) continue;
+            SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " flags ", flags));
+            const Tensor hidden = normal({s.T, s.C}, GetParam());
+            const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
+            const Tensor targets = some_targets(s, masked);
+            const std::int32_t* target = targets.data<std::int32_t>();
+            const Tensor dce = normal({s.T}, DType::f32);
+            const Tensor kept = keep ? on(poisoned({num_targets(targets), s.V}, GetParam())) : Tensor();
+            const Tensor ce = on(poisoned({s.T}, DType::f32));
+            const Tensor want_ce = poisoned({s.T}, DType::f64);
+            token_cross_entropy(ce, on(hidden), on(w), {}, {}, targets, lowered, kept);
+            token_cross_entropy(want_ce, wide(hidden), wide(w), {}, {}, targets, lowered);
+            const double scale = 2.0 * scale_of(hidden, w) + 3.0;
+            const double share = 1e-5 * scale;
+            expect_within(ce, want_ce, Tensor::full({s.T}, DType::f64, 1.0 + 2.0 * scale), share, "ce");
+            const Tensor dw = normal({s.V, s.C}, DType::f32);
+            const Tensor got_dhidden = on(poisoned({s.T, s.C}, GetParam()));
+            const Tensor got_dw = on(dw).clone();
+            const Tensor want_dhidden = poisoned({s.T, s.C}, DType::f64);
+            const Tensor want_dw = wide(dw).clone();
+            token_cross_entropy_backward(got_dhidden, got_dw, on(dce), on(hidden), on(w), {}, {}, targets, lowered,
+                                         false, kept);
+            token_cross_entropy_backward(want_dhidden, want_dw, wide(dce), wide(hidden), wide(w), {}, {}, targets,
+                                         lowered, false);
+            const Tensor d = probabilities(hidden, w);
+            for (std::int64_t t = 0; t < s.T; ++t) {  // p_y (1 - e^-lowered) |onehot - q|, which does not cancel
+                if (target[t] < 0) continue;
+                double* row = d.data<double>() + t * s.V;
+                const double moved = row[target[t]] * -std::expm1(-lowered);
+                for (std::int64_t v = 0; v < s.V; ++v)
+                    row[v] = moved * (v == target[t] ? 1.0 - row[v] : row[v]) / (1.0 - moved);
+            }
+            (void)kept_rows(d, [&](std::int64_t t) { return target[t] >= 0; });
+            const Terms terms(d, dce, hidden, w);
             add_terms(terms.dw, dw);
             const double stored = GetParam() == DType::bf16 ? unit(DType::bf16) : 0.0;
             expect_within(got_dhidden, want_dhidden, terms.dhidden, share + stored, "dhidden");

@@ -32,7 +32,7 @@ PlanRequest request(const std::string& method, DType dtype, Device device) {
     r.trainer.epochs = 1;
     r.trainer.batch_size = 4;
     r.trainer.micro_batch = 2;
-    r.data = {rows(r.config, 8), {}, rows(r.config, 5)};
+    r.data = {rows(r.config, 8), {}, rows(r.config, 5), rows(r.config, 1)};
     return r;
 }
 
@@ -53,7 +53,7 @@ std::size_t measured(const PlanRequest& r) {
 }
 
 TEST_F(CudaPlan, IsTheMeasuredPeakOfTheRun) {
-    for (const char* method : {"nll", "kl_min", "npo_rt"})
+    for (const char* method : {"nll", "kl_min", "npo_rt", "dpo_rt", "undial", "ceu", "rmu"})
         for (const DType dtype : {DType::f32, DType::bf16}) {
             SCOPED_TRACE(cat(method, " ", tensor::name_of(dtype)));
             PlanRequest r = request(method, dtype, cuda());

@@ -3,7 +3,7 @@
 #ifdef UIPE_EMULATED
 
 #include "tensor/cuda/cuda.h"
-#include "tensor/cuda/device/device.h"
+#include "tensor/cuda/device/tensor_map.h"
 
 namespace uipe::tensor::test {
 namespace {
@@ -120,6 +120,80 @@ __global__ void order_of_warps(std::uint32_t* out, bool bug) {
     out[turn] = static_cast<std::uint32_t>(dev::thread());
 }
 
+constexpr int box_bytes = 64 * 16 * 2;
+
+/// Two boxes of 64 x 16, counted by one barrier that all threads wait for.
+__global__ void boxes(std::uint32_t* out, const DEV_GRID_CONSTANT dev::TensorMap map, Planted kind, bool bug) {
+    DEV_DYNAMIC_SHARED_1024(tiles);
+    DEV_SHARED(dev::Barrier, barrier, 2);
+    const auto is = [&](Planted which) { return bug && kind == which; };
+    if (dev::thread() == 0) {
+        dev::barrier_init(barrier, kind == Planted::arrivals_too_few ? threads : 1);
+        dev::barriers_ready();
+    }
+    dev::sync();
+    if (kind == Planted::arrivals_too_few && dev::thread() > (bug ? 1 : 0)) dev::barrier_arrive(barrier);
+    if (dev::thread() == 0) {
+        const int count = is(Planted::bytes_too_few) ? 1 : is(Planted::bytes_too_many) ? 3 : 2;
+        dev::barrier_arrive_expect(barrier, count * box_bytes);
+        dev::copy_box(tiles, map, barrier, 0, 0, 0);
+        dev::copy_box(tiles + (is(Planted::box_outside) ? box_bytes + 1024 : box_bytes), map, barrier, 0, 16, 0);
+    }
+    if (!is(Planted::barrier_not_waited_for)) dev::barrier_wait(barrier + (is(Planted::barrier_not_made) ? 1 : 0), 0);
+    dev::sync();
+    out[dev::thread()] = reinterpret_cast<const std::uint32_t*>(tiles + box_bytes)[dev::thread()];
+    if (is(Planted::barrier_not_waited_for)) dev::barrier_wait(barrier, 0);
+}
+
+/// As buffer_refilled_early.
+__global__ void box_refilled_early(std::uint32_t* out, const DEV_GRID_CONSTANT dev::TensorMap map, bool bug) {
+    DEV_DYNAMIC_SHARED_1024(tile);
+    DEV_SHARED(dev::Barrier, barrier, 2);
+    if (dev::thread() == 0) {
+        dev::barrier_init(barrier, 1);
+        dev::barrier_init(barrier + 1, threads);
+        dev::barriers_ready();
+    }
+    dev::sync();
+    std::uint32_t sum = 0;
+    for (int round = 0; round < 2; ++round) {
+        if (dev::thread() == 0) {
+            if (!bug) dev::barrier_wait(barrier + 1, 1 - round);
+            dev::barrier_arrive_expect(barrier, box_bytes);
+            dev::copy_box(tile, map, barrier, 0, 16 * round, 0);
+        }
+        dev::barrier_wait(barrier, round);
+        dev::sync();
+        sum += reinterpret_cast<const std::uint32_t*>(tile)[dev::thread()];
+        dev::barrier_arrive(barrier + 1);
+    }
+    out[dev::thread()] = sum;
+}
+
+/// A product of ones.
+__global__ void product(std::uint32_t* out, Planted kind, bool bug) {
+    DEV_DYNAMIC_SHARED_1024(shared);
+    auto* const right = reinterpret_cast<std::uint16_t*>(shared);
+    for (int i = dev::thread(); i < 16 * 64; i += threads) right[i] = 0x3F80;
+    dev::async_fence();
+    dev::sync();
+    float sum[8][4];
+    for (auto& part : sum)
+        for (float& x : part) x = 0.0F;
+    const std::uint32_t ones[4] = {0x3F803F80, 0x3F803F80, 0x3F803F80, 0x3F803F80};
+    if (!bug || kind != Planted::product_not_begun) dev::products_begin(sum);
+    dev::multiply<true>(sum, ones, dev::matrix_at(right, 16, 1024, dev::Swizzle::bytes128), true);
+    dev::products_commit();
+    const auto overwrite = [&] { right[dev::thread()] = 0; };
+    if (bug && kind == Planted::product_not_waited_for) out[dev::thread()] = std::bit_cast<std::uint32_t>(sum[3][1]);
+    if (bug && kind == Planted::operand_overwritten) overwrite();
+    dev::products_wait<0>(sum);
+    dev::sync();
+    if (!bug) overwrite();
+    if (!bug || kind != Planted::product_not_waited_for)
+        out[dev::thread()] = std::bit_cast<std::uint32_t>(sum[dev::lane() % 8][dev::warp()]);
+}
+
 template <bool swizzled>
 __global__ void read_tile() {
     DEV_SHARED(std::uint16_t, tile, 16 * 64);
@@ -144,6 +218,13 @@ std::vector<std::uint32_t> run_planted(Planted bug, bool planted) {
     const auto x = device(numbers.size());
     const auto out = device(threads);
     cuda::upload(x.get(), numbers.data(), numbers.size() * 4);
+    const auto map = [](const std::uint32_t* numbers_there) {  // 64 numbers of two bytes a row
+        return cuda::tensor_map({.base = numbers_there,
+                                 .sizes = {64, 32, 1},
+                                 .strides = {128, 128},
+                                 .box = {64, 16, 1},
+                                 .swizzle = dev::Swizzle::bytes128});
+    };
     const auto run = [&](auto kernel, auto... arguments) {
         launch(kernel, {.threads = threads}, out.get(), arguments...);
     };
@@ -192,6 +273,22 @@ std::vector<std::uint32_t> run_planted(Planted bug, bool planted) {
             break;
         case Planted::order_of_warps:
             run(order_of_warps, planted);
+            break;
+        case Planted::barrier_not_waited_for:
+        case Planted::bytes_too_few:
+        case Planted::bytes_too_many:
+        case Planted::arrivals_too_few:
+        case Planted::barrier_not_made:
+        case Planted::box_outside:
+            launch(boxes, {.threads = threads, .shared = 2 * box_bytes}, out.get(), map(x.get()), bug, planted);
+            break;
+        case Planted::box_refilled_early:
+            launch(box_refilled_early, {.threads = threads, .shared = box_bytes}, out.get(), map(x.get()), planted);
+            break;
+        case Planted::product_not_begun:
+        case Planted::product_not_waited_for:
+        case Planted::operand_overwritten:
+            launch(product, {.threads = threads, .shared = box_bytes}, out.get(), bug, planted);
             break;
     }
     std::vector<std::uint32_t> result(threads);

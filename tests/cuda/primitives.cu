@@ -2,32 +2,12 @@
 
 #include "tensor/cuda/cuda.h"
 #include "tensor/cuda/device/device.h"
+#include "tests/cuda/buffer.h"
 
 namespace uipe::tensor::test {
 namespace {
 
 using cuda::launch;
-
-/// n elements of device memory.
-template <class T>
-class Buffer {
-public:
-    explicit Buffer(std::size_t n) : n_(n), data_(static_cast<T*>(cuda::take_memory(n * sizeof(T)))) {}
-    explicit Buffer(const std::vector<T>& x) : Buffer(x.size()) { cuda::upload(data_, x.data(), n_ * sizeof(T)); }
-    ~Buffer() { cuda::give_memory(data_); }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    T* get() const { return data_; }
-    std::vector<T> host() const {
-        std::vector<T> x(n_);
-        cuda::download(x.data(), data_, n_ * sizeof(T));
-        return x;
-    }
-
-private:
-    std::size_t n_;
-    T* data_;
-};
 
 // PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type": groupID = lane >> 2, threadID_in_group =
 // lane % 4. A: a0,a1 row groupID; a2,a3 row groupID + 8; a4,a5 and a6,a7 the same rows; columns threadID * 2 + (i & 1),

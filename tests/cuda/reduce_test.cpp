@@ -78,5 +78,26 @@ TEST_P(CudaReduce, SegmentSums) {
     }
 }
 
+TEST_P(CudaReduce, SquaredDistances) {
+    for (const auto& [T, C] : {std::pair<std::int64_t, std::int64_t>{0, 8}, {1, 1}, {5, 7}, {3, 64}, {17, 1032}})
+        for (const bool one_row : {false, true})
+            for (const bool accumulate : {false, true}) {
+                const Tensor x = normal({T, C}, GetParam());
+                const Tensor y = normal({one_row ? 1 : T, C}, GetParam());
+                const Tensor dd = normal({T}, DType::f32);
+                const Tensor got = on(poisoned({T}, DType::f32));
+                const Tensor want = poisoned({T}, DType::f64);
+                squared_distance(got, on(x), on(y));
+                squared_distance(want, wide(x), wide(y));
+                expect_elements(got, want);
+                const Tensor dx = output({T, C}, GetParam(), accumulate);
+                const Tensor got_dx = on(dx);
+                const Tensor want_dx = wide(dx);
+                squared_distance_backward(got_dx, on(dd), on(x), on(y), accumulate);
+                squared_distance_backward(want_dx, wide(dd), wide(x), wide(y), accumulate);
+                expect_elements(got_dx, want_dx, 1.0);
+            }
+}
+
 }  // namespace
 }  // namespace uipe::tensor::test

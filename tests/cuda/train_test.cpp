@@ -19,10 +19,13 @@ using llama::TemporaryFolder;
 using tensor::Device;
 using tensor::DType;
 
-/// With one retain row, so that every epoch pairs the same ones.
+/// With one retain row and one refusal, so that every epoch pairs the same ones.
 TrainData data() {
     const llama::Config config = llama::small_config();
-    return {llama::random_sequences(config, {9, 12, 5, 17, 8, 21, 3, 6}), {}, llama::random_sequences(config, {15})};
+    return {llama::random_sequences(config, {9, 12, 5, 17, 8, 21, 3, 6}),
+            {},
+            llama::random_sequences(config, {15}),
+            llama::random_sequences(config, {11})};
 }
 
 /// Epochs of one step, all alike.
@@ -68,8 +71,30 @@ TEST_F(CudaTraining, TwentyStepsAreTheCpus) {
     }
 }
 
+TEST_F(CudaTraining, TwoStepsOfEveryMethodAreTheCpus) {
+    for (const Objective& objective : objectives()) {
+        SCOPED_TRACE(objective.name);
+        llama::Llama here = model_on({});
+        llama::Llama there = model_on(cuda());
+        llama::Llama reference_here = model_on({}, DType::f32, 2);
+        llama::Llama reference_there = model_on(cuda(), DType::f32, 2);
+        TrainerOptions o = options(2);
+        o.objective = objective.defaults;
+        o.warmup_epochs = 0;
+        Trainer cpu(here, &reference_here, objective, data(), o);
+        Trainer gpu(there, &reference_there, objective, data(), o);
+        const std::vector<StepInfo> want = run(cpu);
+        const std::vector<StepInfo> got = run(gpu);
+        for (std::size_t i = 0; i < want.size(); ++i) {  // bounds as of twenty steps
+            EXPECT_NEAR(got[i].loss, want[i].loss, 1e-5 * std::max(1.0, std::abs(want[i].loss))) << i;
+            EXPECT_NEAR(got[i].grad_norm, want[i].grad_norm, 1e-3 * want[i].grad_norm) << i;
+            EXPECT_EQ(got[i].tokens, want[i].tokens);
+        }
+    }
+}
+
 TEST_F(CudaTraining, AStepIsLaunchedWithoutAWaitAndTakesNoNewMemoryAfterTheSecond) {
-    for (const char* name : {"grad_diff", "kl_min", "npo_rt"}) {
+    for (const char* name : {"grad_diff", "kl_min", "npo_rt", "dpo_rt", "satimp", "undial", "ceu", "rmu"}) {
         SCOPED_TRACE(name);
         llama::Llama model = model_on(cuda(), DType::bf16);
         llama::Llama reference = model_on(cuda(), DType::bf16, 2);

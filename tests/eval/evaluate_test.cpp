@@ -8,6 +8,7 @@
 
 #include "eval/rouge.h"
 #include "eval/score.h"
+#include "eval/token_metrics.h"
 #include "llama/generate.h"
 #include "llama/logprobs.h"
 #include "llama/tokenizer_trainer.h"
@@ -72,6 +73,13 @@ protected:
         EXPECT_NEAR(got.avg_loss, loss, 1e-5) << answer;
     }
 
+    /// The tokens of a row's answer, alone in their batch.
+    std::vector<llama::TokenScore> tokens_of(const QaRow& row) const {
+        const llama::Sequence s =
+            llama::encode_qa(*tokenizer_, llama::prompt_template("llama2-chat"), row.question, row.answer, 512);
+        return llama::token_scores(*model_, std::vector{s}, true).front();
+    }
+
     std::string generation(const std::string& question, std::int64_t max_new_tokens, std::int64_t max_length) const {
         std::vector<std::int32_t> prompt = tokenizer_->encode(llama::prompt_template("llama2-chat").prompt(question));
         prompt.insert(prompt.begin(), tokenizer_->bos_id());
@@ -102,7 +110,20 @@ protected:
             EXPECT_EQ(got[i].rouge1_recall, r.rouge1_recall);
             EXPECT_EQ(got[i].rougeL_recall, r.rougeL_recall);
             EXPECT_EQ(got[i].rougeL_f1, r.rougeL_f1);
+            expect_texts(got[i], row, max_length == 0);
         }
+    }
+
+    /// The texts of a row that has a paraphrase, beside its one generation.
+    static void expect_texts(const RowScore& got, const QaRow& row, bool wanted) {
+        const auto expect_text = [&](const AnswerScore& answer, const std::string& text) {
+            ASSERT_EQ(answer.text.has_value(), wanted && got.paraphrase);
+            if (!answer.text) return;
+            EXPECT_EQ(answer.text->text, text);
+            EXPECT_EQ(answer.text->rouge, rouge(text, got.generation));
+        };
+        if (got.paraphrase) expect_text(*got.paraphrase, row.paraphrased_answer);
+        for (std::size_t k = 0; k < got.perturbed.size(); ++k) expect_text(got.perturbed[k], row.perturbed_answers[k]);
     }
 
     static TofuSets small_sets() {
@@ -141,32 +162,38 @@ TEST_F(Evaluate, TofuIsEveryRowByItselfWithin200Tokens) {
 TEST_F(Evaluate, AttacksCompareForgetAndHoldout) {
     const TofuSets sets = small_sets();
     const EvalLog log = run(Protocol::open_unlearning, sets, 0);
-    ASSERT_EQ(log.attacks.size(), 2u);
-    const Attack& loss = log.attacks.at("mia_loss");
-    const Attack& min_k = log.attacks.at("mia_min_k");
-    const auto expect_side = [&](const std::vector<double>& losses, const std::vector<double>& lowest,
-                                 const std::vector<QaRow>& rows) {
-        ASSERT_EQ(losses.size(), rows.size());
-        ASSERT_EQ(lowest.size(), rows.size());
-        for (std::size_t i = 0; i < rows.size(); ++i) {
-            const llama::Sequence s = llama::encode_qa(*tokenizer_, llama::prompt_template("llama2-chat"),
-                                                       rows[i].question, rows[i].answer, 512);
-            std::vector<double> logp = llama::token_logprobs(*model_, std::vector{s}).front();
-            EXPECT_NEAR(losses[i], -std::accumulate(logp.begin(), logp.end(), 0.0) / static_cast<double>(logp.size()),
-                        1e-5);
-            logp.pop_back();  // the end of the sequence
-            std::sort(logp.begin(), logp.end());
-            const auto k = std::max<std::size_t>(1, static_cast<std::size_t>(0.4 * static_cast<double>(logp.size())));
-            double sum = 0;
-            for (std::size_t j = 0; j < k; ++j) sum += logp[j];
-            EXPECT_NEAR(lowest[i], -sum / static_cast<double>(k), 1e-5);
-        }
+    ASSERT_EQ(log.attacks.size(), 4u);
+    ASSERT_EQ(log.columns.size(), 2u);
+    const auto expect_row = [&](const QaRow& row, std::vector<double> Attack::*side, std::size_t i) {
+        const auto got = [&](const char* attack) { return (log.attacks.at(attack).*side).at(i); };
+        const auto tokens = tokens_of(row);
+        // f32 sums over batches of other shapes: a few ulp of losses about 6, and of deviations of 1 and more.
+        EXPECT_NEAR(got("mia_loss"), mia_loss(tokens), 1e-5);
+        EXPECT_NEAR(got("mia_zlib"), mia_zlib(tokens, row.answer), 1e-6);
+        EXPECT_NEAR(got("mia_min_k"), mia_min_k(tokens), 1e-5);
+        EXPECT_NEAR(got("mia_min_k_plus_plus"), mia_min_k_plus_plus(tokens), 1e-5);
     };
-    expect_side(loss.forget, min_k.forget, sets.forget);
-    expect_side(loss.holdout, min_k.holdout, sets.holdout);
-    TofuSets without = sets;
-    without.holdout.clear();
-    EXPECT_TRUE(run(Protocol::open_unlearning, without, 0).attacks.empty());
+    for (std::size_t i = 0; i < sets.forget.size(); ++i) {
+        expect_row(sets.forget[i], &Attack::forget, i);
+        EXPECT_EQ(log.columns.at("exact_memorization").at(i), exact_memorization(tokens_of(sets.forget[i])));
+        EXPECT_EQ(log.columns.at("extraction_strength").at(i), extraction_strength(tokens_of(sets.forget[i])));
+    }
+    for (std::size_t i = 0; i < sets.holdout.size(); ++i) expect_row(sets.holdout[i], &Attack::holdout, i);
+    for (const auto& [name, attack] : log.attacks) {
+        EXPECT_EQ(attack.forget.size(), sets.forget.size()) << name;
+        EXPECT_EQ(attack.holdout.size(), sets.holdout.size()) << name;
+    }
+}
+
+TEST_F(Evaluate, WithoutAHoldoutSetThereIsNoAttackAndTofuHasNoTokenMetrics) {
+    TofuSets sets = small_sets();
+    EXPECT_TRUE(run(Protocol::tofu, sets).columns.empty());
+    sets.holdout.clear();
+    const EvalLog log = run(Protocol::open_unlearning, sets, 0);
+    EXPECT_TRUE(log.attacks.empty());
+    EXPECT_EQ(log.columns.at("extraction_strength").size(), sets.forget.size());
+    sets.forget.clear();
+    EXPECT_TRUE(run(Protocol::open_unlearning, sets, 0).columns.empty());
 }
 
 TEST_F(Evaluate, TofuStopsAt300RowsAndOpenUnlearningDoesNot) {
@@ -210,6 +237,28 @@ TEST_F(Evaluate, LogsComeBackFromTheirFiles) {
         EXPECT_EQ(tofu_back.forget.rows[i].answer.num_tokens, tofu.forget.rows[i].answer.num_tokens);
         EXPECT_EQ(tofu_back.forget.rows[i].generation, tofu.forget.rows[i].generation);
     }
+}
+
+TEST_F(Evaluate, WithoutGenerationScoresTheSameAnswers) {
+    const TofuSets sets = small_sets();
+    EvaluateOptions options;
+    options.form = llama::prompt_template("llama2-chat");
+    options.max_new_tokens = 12;
+    options.generates = false;
+    double done = 0;
+    options.progress = [&](double share) { done = share; };
+    const EvalLog log = evaluate(*model_, *tokenizer_, sets, options);
+    EXPECT_EQ(done, 1.0);
+    EvalLog whole = run(Protocol::open_unlearning, sets, 12);
+    for (const auto set : all_sets) {
+        for (RowScore& row : (whole.*set).rows) {
+            EXPECT_NE(row.generation, "") << "or there is nothing to leave out";
+            row.generation.clear();
+            row.rouge1_recall = row.rougeL_recall = row.rougeL_f1 = 0;
+        }
+        EXPECT_EQ((log.*set).rows, (whole.*set).rows);
+    }
+    EXPECT_EQ(log.attacks, whole.attacks);
 }
 
 TEST_F(Evaluate, ReportsProgressToTheEnd) {

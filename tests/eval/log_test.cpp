@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "eval/score.h"
 #include "tensor/base/error.h"
 #include "tensor/base/json.h"
 #include "tests/eval/message.h"
@@ -111,6 +112,46 @@ TEST_F(LogFile, OpenUnlearningLogSurvivesARoundTrip) {
         EXPECT_TRUE(summary.contains(name)) << name;
 }
 
+/// The fixture's log with texts beside the paraphrased and perturbed answers of the forget set.
+EvalLog log_with_texts() {
+    EvalLog log = read_log(open_unlearning_fixture);
+    for (RowScore& row : log.forget.rows) {
+        const auto fill = [&](AnswerScore& answer, const std::string& text) {
+            answer.text = {text, rouge(text, row.generation)};
+        };
+        fill(*row.paraphrase, row.ground_truth + " or so");
+        for (AnswerScore& answer : row.perturbed) fill(answer, row.ground_truth.substr(0, 8) + " é");
+    }
+    return log;
+}
+
+TEST_F(LogFile, RougeOfParaphrasedAndPerturbedAnswersSurvivesARoundTrip) {
+    const EvalLog log = log_with_texts();
+    write_open_unlearning_log(folder_, log, nullptr);
+    const EvalLog again = read_log(folder_);
+    expect_same_rows(again, log);
+    double sum = 0;
+    for (const RowScore& row : log.forget.rows) sum += row.perturbed[0].text->rouge.rougeL_recall;
+    const Scores scores = score(again, nullptr, {});
+    EXPECT_DOUBLE_EQ(scores.at("forget_Q_A_PERT_ROUGE"), sum / 6);
+    EXPECT_EQ(scores.count("retain_Q_A_PARA_ROUGE"), 0u);
+    const Json row = read_json(folder_ / "TOFU_EVAL.json")["forget_Q_A_PERT_ROUGE"]["value_by_index"]["2"];
+    for (const char* key : {"generation", "ground_truth", "input", "rouge1_recall", "rougeL_f1", "rougeL_recall"})
+        EXPECT_EQ(row.at(key).size(), 5u) << key;
+    EXPECT_EQ(row["generation"][4], log.forget.rows[2].generation);
+}
+
+TEST_F(LogFile, RefusesDamagedTexts) {
+    const auto damage = [&](const char* metric, const char* key, const Json& value) {
+        write_open_unlearning_log(folder_, log_with_texts(), nullptr);
+        return error(folder_ / "TOFU_EVAL.json", [&](Json& json) { json[metric]["value_by_index"]["1"][key] = value; });
+    };
+    EXPECT_TRUE(contains(damage("forget_Q_A_PARA_ROUGE", "rougeL_f1", "x"), "/1/rougeL_f1 is of type string"));
+    EXPECT_TRUE(contains(damage("forget_Q_A_PERT_ROUGE", "rougeL_f1", {0.5, 0.5}),
+                         "/forget_Q_A_PERT_ROUGE/value_by_index/1/rougeL_f1 has 2 entries; its row has 5 perturbed"));
+    EXPECT_TRUE(contains(damage("forget_Q_A_PERT_ROUGE", "ground_truth", "x"), "/1/ground_truth is of type string"));
+}
+
 TEST_F(LogFile, AggregatesThatCannotBeComputedAreKept) {
     EvalLog log = read_changed(open_unlearning_fixture, [](Json& json) {
         json["forget_quality"]["agg_value"] = 0.25;
@@ -213,6 +254,10 @@ TEST_F(LogFile, RefusesDamagedOpenUnlearningLogs) {
     EXPECT_TRUE(contains(damage([](Json& json) { json["mia_loss"]["holdout"]["value_by_index"] = Json::object(); }),
                          "/mia_loss/holdout has no rows"));
     EXPECT_TRUE(contains(damage([](Json& json) { json["mia_loss"].erase("forget"); }), "/mia_loss has no `forget`"));
+    EXPECT_TRUE(contains(damage([](Json& json) { json["forget_Q_A_Prob"]["value_by_index"]["1"]["avg_loss"] = -5; }),
+                         "/forget_Q_A_Prob/value_by_index/1: avg_loss is -5"));
+    EXPECT_TRUE(contains(damage([](Json& json) { json["wf_Q_A_PERT_Prob"]["value_by_index"]["0"]["prob"][2] = 2.5; }),
+                         "/wf_Q_A_PERT_Prob/value_by_index/0: prob is 2.5"));
     EXPECT_TRUE(contains(damage([](Json& json) { json["model_utility"]["agg_value"] = "0.5"; }),
                          "/model_utility/agg_value is of type string, a finite number is needed"));
 }

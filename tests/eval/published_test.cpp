@@ -7,8 +7,11 @@
 #include <cstdlib>
 #include <functional>
 
+#include "eval/qa.h"
 #include "eval/rouge.h"
 #include "eval/score.h"
+#include "eval/token_metrics.h"
+#include "llama/prompt_template.h"
 #include "tensor/base/error.h"
 #include "tensor/base/json.h"
 
@@ -26,7 +29,8 @@ protected:
     void SetUp() override {
         const char* data = std::getenv("UIPE_DATA");
         if (!data) GTEST_SKIP() << "UIPE_DATA is not set: the published evaluation logs are not here";
-        logs_ = fs::path(data) / "logs";
+        data_ = data;
+        logs_ = data_ / "logs";
         made_ = fs::path(testing::TempDir()) / cat("published_test_", ::getpid());
         fs::create_directories(made_);
     }
@@ -40,7 +44,7 @@ protected:
     EvalLog tofu(const std::string& name) const { return read_log(tofu_path(name)); }
     EvalLog open_unlearning(const std::string& name) const { return read_log(open_unlearning_path(name)); }
 
-    fs::path logs_, made_;
+    fs::path data_, logs_, made_;
 };
 
 TEST_F(Published, EveryRougeScoreIsReproduced) {
@@ -99,6 +103,41 @@ TEST_F(Published, EveryRowOfAWrittenOpenUnlearningLogIsAsPublished) {
     Json summary = read_json(made_ / "TOFU_SUMMARY.json");
     EXPECT_EQ(summary.erase("forget_truth_ratio"), 1u);  // the one we add
     compare(read_json(open_unlearning_path("full_forget01") / "TOFU_SUMMARY.json"), summary, "");
+}
+
+// The logs hold loss and loss over bytes of the same rows, and shares of the tokens of each answer.
+TEST_F(Published, TheTextThatZlibCompressesAndTheTokensThatAreCountedAreOurs) {
+    const auto tokenizer = llama::Tokenizer::load(data_ / "llama2_tokenizer");
+    const auto sequences = [&](const char* set) {
+        std::vector<llama::Sequence> out;
+        for (const QaRow& row : read_qa(data_ / "tofu" / set, answers_only))
+            out.push_back(
+                llama::encode_qa(tokenizer, llama::prompt_template("llama2-chat"), row.question, row.answer, 513));
+        return out;
+    };
+    const auto forget = sequences("forget01.json"), holdout = sequences("holdout01.json");
+    const auto is_whole = [](double x) { return std::abs(x - std::round(x)) < 1e-5; };  // some shares are f32
+    for (const char* name : open_unlearning_logs) {
+        const EvalLog log = open_unlearning(name);
+        const auto expect_bytes = [&](const auto& rows, std::vector<double> Attack::*side) {
+            const auto& losses = log.attacks.at("mia_loss").*side;
+            const auto& scores = log.attacks.at("mia_zlib").*side;
+            ASSERT_EQ(rows.size(), losses.size());
+            for (std::size_t i = 0; i < rows.size(); ++i) {
+                const std::vector<std::int32_t> targets(rows[i].ids.begin() + rows[i].first_target, rows[i].ids.end());
+                const std::vector<llama::TokenScore> tokens{{-losses[i]}};
+                EXPECT_NEAR(mia_zlib(tokens, tokenizer.decode(targets)), scores[i], 1e-12 * scores[i]) << i;
+            }
+        };
+        expect_bytes(forget, &Attack::forget);
+        expect_bytes(holdout, &Attack::holdout);
+        for (const char* column : {"exact_memorization", "extraction_strength"})
+            for (std::size_t i = 0; i < forget.size(); ++i) {
+                const auto n =
+                    static_cast<double>(forget[i].ids.size()) - static_cast<double>(forget[i].first_target) - 1;
+                EXPECT_TRUE(is_whole(log.columns.at(column).at(i) * n)) << name << " " << column << " " << i;
+            }
+    }
 }
 
 TEST_F(Published, TofuTruthRatiosAndNormalisedLossesAreReproducedToF32) {

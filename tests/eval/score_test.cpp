@@ -16,7 +16,16 @@ EvalLog forget_rows(std::size_t n, double shift) {
     log.source = cat("log of ", n);
     for (std::size_t i = 0; i < n; ++i) {
         const double x = static_cast<double>(i) / 100 + shift;
-        log.forget.rows.push_back({{x, 5, {}}, {{x, 5, {}}}, {{1, 5, {}}, {2, 5, {}}}, "q", "a b", "a b", 1, 1, 1});
+        RowScore row;
+        row.answer.avg_loss = x;
+        row.paraphrase = row.answer;
+        row.perturbed.resize(2);
+        row.perturbed[0].avg_loss = 1;
+        row.perturbed[1].avg_loss = 2;
+        row.prompt = "q";
+        row.ground_truth = row.generation = "a b";
+        row.rouge1_recall = row.rougeL_recall = row.rougeL_f1 = 1;
+        log.forget.rows.push_back(std::move(row));
     }
     return log;
 }
@@ -91,6 +100,24 @@ TEST(Score, RougeIsRecomputedFromTheTextsOnRequest) {
     log.forget.rows[0].rougeL_recall = 0.25;
     EXPECT_EQ(score(log, nullptr, {}).at("forget_Q_A_ROUGE"), 0.625);
     EXPECT_EQ(score(log, nullptr, {Protocol::tofu, TruthRatio::geometric, true}).at("forget_Q_A_ROUGE"), 1);
+}
+
+TEST(Score, RougeAgainstParaphrasedAndPerturbedAnswersIsThatOfTheOneGeneration) {
+    EvalLog log = forget_rows(2, 0);  // each says "a b"
+    log.forget.rows[0].paraphrase->text = {"a b c d", {1, 0.5, 0.7}};
+    log.forget.rows[1].paraphrase->text = {"b", {1, 1, 0.7}};
+    EXPECT_FALSE(score(log, nullptr, {}).contains("forget_Q_A_PERT_ROUGE"));
+    for (RowScore& row : log.forget.rows)
+        for (AnswerScore& answer : row.perturbed) answer.text = {"b a", {1, 0.25, 0.5}};
+    log.forget.rows[1].perturbed[1].text = {"c", {0, 0, 0}};
+    const Scores scores = score(log, nullptr, {});
+    EXPECT_EQ(scores.at("forget_Q_A_PARA_ROUGE"), (0.5 + 1) / 2);
+    EXPECT_EQ(scores.at("forget_Q_A_PERT_ROUGE"), (0.25 + 0.125) / 2);
+    const Scores again = score(log, nullptr, {Protocol::open_unlearning, TruthRatio::geometric, true});
+    EXPECT_EQ(again.at("forget_Q_A_PARA_ROUGE"), (0.5 + 1) / 2);
+    EXPECT_EQ(again.at("forget_Q_A_PERT_ROUGE"), (0.5 + 0.25) / 2);  // "b a" and "a b" have one word in order
+    log.forget.rows[0].perturbed[0].text.reset();
+    EXPECT_FALSE(score(log, nullptr, {}).contains("forget_Q_A_PERT_ROUGE"));
 }
 
 TEST(Score, ACollapsedModelScoresZeroNotNan) {

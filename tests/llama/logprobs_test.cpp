@@ -21,20 +21,30 @@ std::vector<Sequence> some_sequences(const Config& config) {
     return random_sequences(config, {9, 2, 31, 5, 17, 3, 12, 24, 2, 40});
 }
 
-/// log softmax of every row's logits, at the next id.
-std::vector<double> by_definition(const Llama& model, const Sequence& sequence) {
+/// log softmax of the logits of every row that has a target.
+std::vector<std::vector<double>> rows_by_definition(const Llama& model, const Sequence& sequence) {
     const autograd::NoGrad guard;
     const Tensor hidden = model.hidden(pack({&sequence, 1})).value();
     const std::int64_t V = model.config().vocab_size;
     const Tensor logits = Tensor::empty({hidden.dim(0), V}, DType::f64);
     tensor::logits(logits, hidden, model.head().value());
-    std::vector<double> out;
-    for (auto t = static_cast<std::size_t>(sequence.first_target); t < sequence.ids.size(); ++t) {
-        const double* row = logits.data<double>() + (static_cast<std::int64_t>(t) - 1) * V;
+    std::vector<std::vector<double>> out;
+    for (std::int64_t t = sequence.first_target - 1; t < hidden.dim(0); ++t) {
+        const double* row = logits.data<double>() + t * V;
         double total = 0.0;
         for (std::int64_t v = 0; v < V; ++v) total += std::exp(row[v]);
-        out.push_back(row[sequence.ids[t]] - std::log(total));
+        out.emplace_back(row, row + V);
+        for (double& logp : out.back()) logp -= std::log(total);
     }
+    return out;
+}
+
+/// Those of the targets.
+std::vector<double> by_definition(const Llama& model, const Sequence& sequence) {
+    std::vector<double> out;
+    auto t = static_cast<std::size_t>(sequence.first_target);
+    for (const auto& logp : rows_by_definition(model, sequence))
+        out.push_back(logp[static_cast<std::size_t>(sequence.ids[t++])]);
     return out;
 }
 
@@ -102,6 +112,52 @@ TEST_F(Logprobs, OfAnswersThatShareTheirQuestionAreThoseOfEachAlone) {
                 for (std::size_t i = 0; i < alone.size(); ++i)
                     EXPECT_NEAR(logp[b][i], alone[i], tolerance) << "sequence " << b << ", target " << i;
             }
+        }
+    }
+}
+
+TEST_F(Logprobs, TokenScoresEqualTheirDefinition) {
+    const Llama model = lively_model(small_config(), DType::f64);
+    std::vector<Sequence> sequences = some_sequences(model.config());
+    const auto largest = [](const std::vector<double>& x) { return std::max_element(x.begin(), x.end()); };
+    Sequence& known = sequences[3];  // all target; random ids alone would hardly ever be the likeliest
+    for (std::size_t t = 1; t < known.ids.size(); t += 2) {
+        const std::vector<double> logp = rows_by_definition(model, known)[t - 1];
+        known.ids[t] = static_cast<std::int32_t>(largest(logp) - logp.begin());
+    }
+    const auto scores = token_scores(model, sequences, true, 20);
+    ASSERT_EQ(scores.size(), sequences.size());
+    std::ptrdiff_t likeliest = 0;
+    for (std::size_t b = 0; b < sequences.size(); ++b) {
+        const auto rows = rows_by_definition(model, sequences[b]);
+        const std::vector<double> own = by_definition(model, sequences[b]);
+        ASSERT_EQ(scores[b].size(), rows.size());
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            double mean = 0.0;
+            double variance = 0.0;
+            for (const double logp : rows[i]) mean += std::exp(logp) * logp;
+            for (const double logp : rows[i]) variance += std::exp(logp) * (logp - mean) * (logp - mean);
+            EXPECT_NEAR(scores[b][i].logp, own[i], 1e-13);
+            EXPECT_NEAR(scores[b][i].mean, mean, 1e-13);
+            EXPECT_NEAR(scores[b][i].variance, variance, 1e-12);
+            EXPECT_EQ(scores[b][i].likeliest, own[i] == *largest(rows[i]));
+            likeliest += scores[b][i].likeliest ? 1 : 0;
+        }
+    }
+    EXPECT_GE(likeliest, 2);
+}
+
+TEST_F(Logprobs, ACloseLookSeesTheSameLogProbabilitiesWhereRowsAreShared) {
+    const Llama model = lively_model(small_config(), DType::f32);
+    const std::vector<Sequence> sequences = answers_to_questions(model.config());
+    const auto logp = token_logprobs(model, sequences);
+    const auto scores = token_scores(model, sequences, true);
+    const auto plain = token_scores(model, sequences, false);
+    for (std::size_t b = 0; b < sequences.size(); ++b) {
+        ASSERT_EQ(scores[b].size(), logp[b].size());
+        for (std::size_t i = 0; i < logp[b].size(); ++i) {
+            EXPECT_NEAR(scores[b][i].logp, logp[b][i], 2e-6 * std::abs(logp[b][i]) + 2e-6);
+            EXPECT_EQ(plain[b][i], TokenScore{logp[b][i]});
         }
     }
 }

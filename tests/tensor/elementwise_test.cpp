@@ -114,6 +114,22 @@ TEST_P(Elementwise, LogSigmoidBackwardIsTheSigmoidOfMinusX) {
     }
 }
 
+TEST_P(Elementwise, ProbabilityWeightsKeepTheDigitsOfTheRestNearOne) {
+    const std::vector<double> logs{-0.0, -1e-12, -1e-6, -1e-3, -0.1, -0.7, -1, -1.5, -5, -30};
+    const Tensor logp = from_doubles(logs, {10}, GetParam());
+    for (const auto& [a, b] : {std::pair{0.0, 0.0}, {1.0, 0.0}, {0.0, 1.0}, {5.0, 1.0}, {0.5, 2.5}}) {
+        const Tensor y = poisoned({10}, GetParam());
+        probability_weights(y, logp, a, b);
+        std::vector<Want> want;
+        for (const double x : values(logp)) {
+            const double w = std::exp(a * x) * std::pow(-std::expm1(x), b);
+            want.push_back({w, (1.0 + std::abs(a * x)) * w});  // a x is rounded before it is an exponent
+        }
+        expect_near(y, want, 16);
+    }
+    EXPECT_THROW(probability_weights(logp, logp, -1.0, 0.0), Error);
+}
+
 TEST_P(Elementwise, GivesTheSameBitsForAnyThreads) {
     const Tensor a = normal({50021}, GetParam());
     const Tensor b = normal({50021}, GetParam());

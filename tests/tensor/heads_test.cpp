@@ -110,9 +110,56 @@ TEST_P(Heads, TokenLogprobIsTheLogSoftmaxAtTheTargetAndZeroWithoutOne) {
         const Tensor alone = poisoned({s.T}, acc);
         token_logprob(alone, hidden, w, targets);
         EXPECT_TRUE(same_bits(logp, alone)) << "without argmax";
+        token_logprob(alone, hidden, w, targets, {}, {}, poisoned({s.T, 2}, acc));
+        EXPECT_TRUE(same_bits(logp, alone)) << "with moments";
         token_logprob(alone, hidden, w, targets, {}, poisoned({num_targets(targets), s.V}, GetParam()));
         expect_near(alone, want, roundings(s));
     }
+}
+
+/// Mean and variance of log p over the vocabulary, row by row. An error of log p moves p by that share of itself; the
+/// variance is a difference of terms about the largest logit, which is no further from a log p than the spread.
+std::vector<Want> want_moments(const std::vector<LogSoftmax>& rows, const std::vector<std::int32_t>& target) {
+    std::vector<Want> want(2 * rows.size());
+    for (std::size_t t = 0; t < rows.size(); ++t) {
+        if (target[t] < 0) continue;
+        Want& mean = want[2 * t];
+        Want& variance = want[2 * t + 1];
+        for (const double logp : rows[t].logp) mean.value += std::exp(logp) * logp;
+        for (const double logp : rows[t].logp) {
+            const double off = logp - mean.value, p = std::exp(logp), spread = 2.0 * rows[t].spread;
+            variance.value += p * off * off;
+            mean.terms += p * (std::abs(logp) + 1.0) * spread;
+            variance.terms += p * (logp * logp + std::abs(logp)) * spread;
+        }
+    }
+    return want;
+}
+
+TEST_P(Heads, MomentsAreThoseOfTheLogProbabilitiesOfTheWholeVocabulary) {
+    for (const Size& s : sizes)
+        for (const bool keeps : {false, true}) {
+            SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " keeps ", keeps));
+            const Tensor hidden = normal({s.T, s.C}, GetParam());
+            const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
+            const Tensor targets = some_targets(s);
+            const DType acc = accumulator_of(GetParam());
+            const Tensor moments = poisoned({s.T, 2}, acc);
+            const Tensor dlogits = keeps ? poisoned({num_targets(targets), s.V}, GetParam()) : Tensor();
+            token_logprob(poisoned({s.T}, acc), hidden, w, targets, {}, dlogits, moments);
+            expect_near(moments, want_moments(log_softmax(hidden, w), targets.to_vector<std::int32_t>()), roundings(s));
+        }
+}
+
+TEST_P(Heads, MomentsOfTwoTokensAreTheirFormula) {
+    // p and 1-p: the mean of log p is minus the entropy, the variance p (1-p) (log p - log(1-p))². One has no variance.
+    const Tensor moments = poisoned({2, 2}, accumulator_of(GetParam()));
+    token_logprob(poisoned({2}, moments.dtype()), from_doubles({2.0, 0.0}, {2, 1}, GetParam()),
+                  from_doubles({0.5, 0.0}, {2, 1}, GetParam()), Tensor::from(std::vector<std::int32_t>{0, 1}), {}, {},
+                  moments);
+    const double p = 1.0 / (1.0 + std::exp(-1.0)), q = 1.0 - p;
+    const double half = std::log(0.5);
+    expect_near(moments, {{p * std::log(p) + q * std::log(q), 2.0}, {p * q, 2.0}, {half, 2.0}, {0.0, 2.0}}, 8.0);
 }
 
 TEST_P(Heads, TokenLogprobBackwardIsTheFormulaWithOrWithoutEitherOutput) {
@@ -258,6 +305,158 @@ TEST_P(Heads, TokenKlBackwardIsTheDifferenceOfTheDistributions) {
         }
 }
 
+/// softmax with the target's logit lowered, from log-probabilities; their spread is those of the logits.
+std::vector<double> soft_labels(const LogSoftmax& row, std::int32_t target, double lowered) {
+    std::vector<double> q;
+    double total = 0;
+    for (std::size_t v = 0; v < row.logp.size(); ++v) {
+        q.push_back(std::exp(row.logp[v] - (static_cast<std::int32_t>(v) == target ? lowered : 0.0)));
+        total += q.back();
+    }
+    for (double& x : q) x /= total;
+    return q;
+}
+
+TEST_P(Heads, TokenCrossEntropyIsThatOfSoftLabelsWithTheTargetLowered) {
+    for (const Size& s : sizes)
+        for (const double lowered : {0.0, 10.0, -2.0, std::numeric_limits<double>::infinity()}) {
+            if (s.V == 1 && std::isinf(lowered)) continue;
+            SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " lowered ", lowered));
+            const DType acc = accumulator_of(GetParam());
+            const std::int64_t C_ref = s.C + 2;  // the reference may be another width
+            const Tensor hidden = normal({s.T, s.C}, GetParam());
+            const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
+            const Tensor hidden_ref = normal({s.T, C_ref}, GetParam());
+            const Tensor w_ref = normal({s.V, C_ref}, GetParam(), 0.5);
+            const Tensor targets = some_targets(s);
+            const auto target = targets.to_vector<std::int32_t>();
+            const Tensor ce = poisoned({s.T}, acc);
+            token_cross_entropy(ce, hidden, w, hidden_ref, w_ref, targets, lowered);
+            const auto rows = log_softmax(hidden, w);
+            const auto refs = log_softmax(hidden_ref, w_ref);
+            std::vector<Want> want(rows.size());
+            for (std::size_t t = 0; t < rows.size(); ++t) {
+                if (target[t] < 0) continue;
+                const std::vector<double> q = soft_labels(refs[t], target[t], lowered);
+                const double shift = std::isinf(lowered) ? 0.0 : std::abs(lowered);
+                for (std::size_t v = 0; v < q.size(); ++v) {
+                    want[t].value -= q[v] * rows[t].logp[v];
+                    want[t].terms +=
+                        q[v] * (std::abs(rows[t].logp[v]) + 1.0) * 2.0 * (rows[t].spread + refs[t].spread + shift);
+                }
+            }
+            expect_near(ce, want, roundings(s) + 2.0);
+            const Tensor again = poisoned({s.T}, acc);
+            token_cross_entropy(again, hidden, w, hidden_ref, w_ref, targets, lowered,
+                                poisoned({num_targets(targets), s.V}, GetParam()));
+            EXPECT_TRUE(same_bits(again, ce)) << "with the gradient kept";
+        }
+}
+
+TEST_P(Heads, TokenCrossEntropyBackwardIsTheDistributionLessTheLabels) {
+    for (const Size& s : sizes)
+        for (const auto& [accumulate, kept] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}})
+            for (const double lowered : {3.0, std::numeric_limits<double>::infinity()}) {
+                if (s.V == 1 && std::isinf(lowered)) continue;
+                SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " accumulate ", accumulate, " kept ", kept, " ", lowered));
+                const DType acc = accumulator_of(GetParam());
+                const Tensor hidden = normal({s.T, s.C}, GetParam());
+                const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
+                const Tensor hidden_ref = normal({s.T, s.C}, GetParam());
+                const Tensor w_ref = normal({s.V, s.C}, GetParam(), 0.5);
+                const Tensor targets = some_targets(s);
+                const auto target = targets.to_vector<std::int32_t>();
+                const Tensor dce = normal({s.T}, acc);
+                const Tensor dlogits = kept ? poisoned({num_targets(targets), s.V}, GetParam()) : Tensor();
+                token_cross_entropy(poisoned({s.T}, acc), hidden, w, hidden_ref, w_ref, targets, lowered, dlogits);
+                const auto rows = log_softmax(hidden, w);
+                const auto refs = log_softmax(hidden_ref, w_ref);
+                const auto g = values(dce);
+                std::vector<Want> d(static_cast<std::size_t>(s.T * s.V));
+                for (std::size_t t = 0; t < rows.size(); ++t) {
+                    if (target[t] < 0) continue;
+                    const std::vector<double> q = soft_labels(refs[t], target[t], lowered);
+                    for (std::size_t v = 0; v < q.size(); ++v) {
+                        const double p = g[t] * std::exp(rows[t].logp[v]);
+                        const double label = g[t] * q[v];
+                        d[t * q.size() + v] = {
+                            p - label, 2.0 * (std::abs(p) * rows[t].spread + std::abs(label) * (refs[t].spread + 3.0))};
+                    }
+                }
+                HeadGradient want(s, d, hidden, w);
+                const Tensor dhidden = output({s.T, s.C}, GetParam(), accumulate);
+                const Tensor dw = normal({s.V, s.C}, acc);
+                if (accumulate) add_before(want.dhidden, dhidden);
+                add_before(want.dw, dw);
+                token_cross_entropy_backward(dhidden, dw, dce, hidden, w, hidden_ref, w_ref, targets, lowered,
+                                             accumulate, dlogits);
+                expect_near(dhidden, want.dhidden, roundings(s) + stored(GetParam()), "dhidden");
+                expect_near(dw, want.dw, roundings(s) + static_cast<double>(s.T) + stored(GetParam()), "dw");
+            }
+}
+
+TEST_P(Heads, WithoutAReferenceSoftLabelsAreTheModelsOwn) {
+    for (const Size& s : sizes)
+        for (const bool kept : {false, true})
+            for (const double lowered : {3.0, 1e-3, std::numeric_limits<double>::infinity()}) {
+                if (s.V == 1 && std::isinf(lowered)) continue;
+                SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " kept ", kept, " lowered ", lowered));
+                const DType acc = accumulator_of(GetParam());
+                const Tensor hidden = normal({s.T, s.C}, GetParam());
+                const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
+                const Tensor targets = some_targets(s);
+                const auto target = targets.to_vector<std::int32_t>();
+                const Tensor dce = normal({s.T}, acc);
+                const Tensor dlogits = kept ? poisoned({num_targets(targets), s.V}, GetParam()) : Tensor();
+                const Tensor ce = poisoned({s.T}, acc);
+                token_cross_entropy(ce, hidden, w, {}, {}, targets, lowered, dlogits);
+                const auto rows = log_softmax(hidden, w);
+                const auto g = values(dce);
+                std::vector<Want> want_ce(rows.size());
+                std::vector<Want> d(static_cast<std::size_t>(s.T * s.V));
+                for (std::size_t t = 0; t < rows.size(); ++t) {
+                    if (target[t] < 0) continue;
+                    const LogSoftmax& row = rows[t];
+                    const auto y = static_cast<std::size_t>(target[t]);
+                    const std::vector<double> q = soft_labels(row, target[t], lowered);
+                    const double moved = g[t] * std::exp(row.logp[y]) * -std::expm1(-lowered);
+                    double others = 0;
+                    for (std::size_t v = 0; v < q.size(); ++v) {
+                        if (v != y) others += q[v];
+                        want_ce[t].value -= q[v] * row.logp[v];
+                        want_ce[t].terms += q[v] * (std::abs(row.logp[v]) + 1.0) * 4.0 * (row.spread + 3.0);
+                    }
+                    // Each element is a product: no difference of nearly equal numbers is among its terms.
+                    for (std::size_t v = 0; v < q.size(); ++v) {
+                        const double value = moved * (v == y ? others : -q[v]);
+                        d[t * q.size() + v] = {value, 4.0 * std::abs(value) * (row.spread + 3.0)};
+                    }
+                }
+                expect_near(ce, want_ce, roundings(s) + 2.0);
+                HeadGradient want(s, d, hidden, w);
+                const Tensor dhidden = poisoned({s.T, s.C}, GetParam());
+                const Tensor dw = normal({s.V, s.C}, acc);
+                add_before(want.dw, dw);
+                token_cross_entropy_backward(dhidden, dw, dce, hidden, w, {}, {}, targets, lowered, false, dlogits);
+                expect_near(dhidden, want.dhidden, roundings(s) + stored(GetParam()), "dhidden");
+                expect_near(dw, want.dw, roundings(s) + static_cast<double>(s.T) + stored(GetParam()), "dw");
+            }
+}
+
+TEST_P(Heads, OwnLabelsOfASureTokenAreThoseOfTheOthers) {
+    // The target is 200 above the others, whose exponentials beside it are nothing in f32.
+    const Tensor hidden = Tensor::full({1, 1}, GetParam(), 1.0);
+    const Tensor w = from_doubles({0, 200, 0, 0}, {4, 1}, GetParam());
+    const DType acc = accumulator_of(GetParam());
+    const Tensor ce = poisoned({1}, acc);
+    const Tensor d = poisoned({1, 4}, GetParam());
+    token_cross_entropy(ce, hidden, w, {}, {}, Tensor::from(std::vector<std::int32_t>{1}),
+                        std::numeric_limits<double>::infinity(), d);
+    EXPECT_NEAR(ce.item(), 200.0, 200.0 * 8 * unit(acc));
+    const std::vector<double> want{-1.0 / 3, 1.0, -1.0 / 3, -1.0 / 3};
+    for (std::size_t v = 0; v < 4; ++v) EXPECT_NEAR(values(d)[v], want[v], 8 * unit(acc) + unit(GetParam())) << v;
+}
+
 TEST_P(Heads, AModelDivergesFromItselfByNothing) {
     const Tensor hidden = normal({9, 16}, GetParam());
     const Tensor w = normal({50, 16}, GetParam());
@@ -304,7 +503,7 @@ TEST_P(Heads, ArgmaxPassesOverNaNAndGivesZeroWhereNothingIsLeft) {
 }
 
 TEST_P(Heads, GiveTheSameBitsForAnyThreads) {
-    if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "oneDNN cuts sums by threads where it lacks AVX-512";
+    if (!products_keep_bits(GetParam())) GTEST_SKIP() << "oneDNN may cut sums by threads here";
     const Size s{61, 48, 1003};
     const DType acc = accumulator_of(GetParam());
     const Tensor hidden = normal({s.T, s.C}, GetParam());
@@ -320,7 +519,12 @@ TEST_P(Heads, GiveTheSameBitsForAnyThreads) {
         token_logprob_backward(dhidden, dw, d, hidden, w, targets, false);
         token_kl(kl, hidden, w, dhidden, w);
         token_kl_backward(dhidden, dw, d, hidden, w, dhidden.clone(), w, {}, true);
-        return std::vector<Tensor>{logp, kl, dhidden, dw};
+        const Tensor ce = poisoned({s.T}, acc);
+        token_cross_entropy(ce, hidden, w, dhidden, w, targets, 2.0);
+        const Tensor own = poisoned({s.T}, acc);
+        const Tensor kept = poisoned({num_targets(targets), s.V}, GetParam());
+        token_cross_entropy(own, hidden, w, {}, {}, targets, std::numeric_limits<double>::infinity(), kept);
+        return std::vector<Tensor>{logp, kl, dhidden, dw, ce, own, kept};
     });
 }
 
@@ -331,7 +535,15 @@ TEST(HeadsChecks, RefusesATargetOutsideTheVocabularyAndOperandsThatDisagree) {
     EXPECT_THROW(token_logprob(y, hidden, w, Tensor::from(std::vector<std::int32_t>{0, 5})), Error);
     EXPECT_THROW(token_logprob(y, hidden, w, Tensor::from(std::vector<std::int32_t>{0, -2})), Error);
     EXPECT_THROW(token_logprob(y, hidden, w, Tensor::from(std::vector<std::int32_t>{0})), Error);
+    EXPECT_THROW(token_logprob(y, hidden, w, Tensor::from(std::vector<std::int32_t>{0, 0}), {}, {}, y), Error);
     EXPECT_THROW(token_kl(y, hidden, w, hidden, Tensor::zeros({6, 4}, DType::f32)), Error);
+    const double infinity = std::numeric_limits<double>::infinity();
+    const Tensor targets = Tensor::from(std::vector<std::int32_t>{0, 0});
+    const Tensor one = Tensor::zeros({1, 4}, DType::f32);
+    EXPECT_THROW(token_cross_entropy(y, hidden, w, hidden, Tensor::zeros({6, 4}, DType::f32), targets, 1.0), Error);
+    EXPECT_THROW(token_cross_entropy(y, hidden, one, hidden, one, targets, infinity), Error) << "nothing is left";
+    EXPECT_THROW(token_cross_entropy(y, hidden, w, hidden, w, targets, -infinity), Error);
+    EXPECT_THROW(token_cross_entropy(y, hidden, w, hidden, w, targets, std::nan("")), Error);
 }
 
 }  // namespace

@@ -200,6 +200,22 @@ void divergence(std::int64_t T, std::int64_t V, std::int64_t step, bool keeps, D
                       kept);
 }
 
+void soft_labels(std::int64_t T, std::int64_t V, std::int64_t step, bool keeps, DType dtype, Device device) {
+    const std::int64_t C = 24;
+    const DType acc = accumulator_of(dtype);
+    const Tensor hidden = zeros({T, C}, dtype, device);
+    const Tensor w = zeros({V, C}, dtype, device);
+    const Tensor targets = targets_of(T, step);
+    const Tensor kept = keeps ? zeros({num_targets(targets), V}, dtype, device) : Tensor();
+    const Tensor ce = zeros({T}, acc, device);
+    token_cross_entropy(ce, hidden, w, hidden, w, targets, 1.0, kept);
+    token_cross_entropy_backward(zeros({T, C}, dtype, device), zeros({V, C}, acc, device), ce, hidden, w, hidden, w,
+                                 targets, 1.0, false, kept);
+    token_cross_entropy(ce, hidden, w, {}, {}, targets, 1.0, kept);
+    token_cross_entropy_backward(zeros({T, C}, dtype, device), zeros({V, C}, acc, device), ce, hidden, w, {}, {},
+                                 targets, 1.0, false, kept);
+}
+
 void attend(std::int64_t H, std::int64_t K, std::int64_t D, DType dtype, Device device) {
     const Tensor cu = cu_of({0, 70, 71, 300});
     const Tensor q = zeros({300, H * D}, dtype, device);
@@ -239,6 +255,8 @@ std::vector<Case> cases() {
                 out.push_back(
                     {cat("logprob ", V, how), [=](DType t, Device d) { logprob(300, V, step, keeps, t, d); }});
             out.push_back({cat("kl", how), [=](DType t, Device d) { divergence(300, 100000, step, keeps, t, d); }});
+            out.push_back(
+                {cat("cross entropy", how), [=](DType t, Device d) { soft_labels(300, 100000, step, keeps, t, d); }});
         }
     for (const std::int64_t K : {1, 2, 6})
         for (const std::int64_t D : {5, 64})
@@ -248,6 +266,13 @@ std::vector<Case> cases() {
     out.push_back({"sum backward", [](DType t, Device d) {
                        const Tensor x = zeros({5000}, t, d);
                        sum_backward(x, zeros({1}, t, d), true);
+                   }});
+    out.push_back({"squared distance", [](DType t, Device d) {
+                       const Tensor x = zeros({50, 300}, t, d);
+                       const Tensor y = zeros({50}, accumulator_of(t), d);
+                       squared_distance(y, x, x);
+                       squared_distance_backward(zeros({50, 300}, t, d), y, x, x, true);
+                       probability_weights(y, y, 1.0, 2.0);
                    }});
     out.push_back({"argmax", [](DType t, Device d) {
                        argmax(Tensor::empty({100}, DType::i32), zeros({100, 500}, t, d));

@@ -79,6 +79,38 @@ TEST_P(Reduce, SegmentSumBackwardSpreadsTheGradientOverItsRows) {
     }
 }
 
+TEST_P(Reduce, SquaredDistanceOfEachRowAndItsGradient) {
+    for (const auto& [T, C] : {std::pair<std::int64_t, std::int64_t>{0, 3}, {1, 1}, {5, 7}, {17, 64}, {33, 131}})
+        for (const bool one_row : {false, true})
+            for (const bool accumulate : {false, true}) {
+                const Tensor x = normal({T, C}, GetParam());
+                const Tensor y = normal({one_row ? 1 : T, C}, GetParam());
+                const DType acc = accumulator_of(GetParam());
+                const Tensor dd = normal({T}, acc);
+                const Tensor d = poisoned({T}, acc);
+                const Tensor dx = output({T, C}, GetParam(), accumulate);
+                const auto p = values(x);
+                const auto q = values(y);
+                const auto g = values(dd);
+                std::vector<Want> want(static_cast<std::size_t>(T));
+                std::vector<Want> want_dx(p.size());
+                for (std::size_t i = 0; i < p.size(); ++i) {
+                    const std::size_t t = i / static_cast<std::size_t>(C);
+                    const double apart = p[i] - q[one_row ? i % static_cast<std::size_t>(C) : i];
+                    want[t].add(apart * apart);
+                    want_dx[i].add(2.0 * g[t] * apart);
+                }
+                if (accumulate) add_before(want_dx, dx);
+                squared_distance(d, x, y);
+                squared_distance_backward(dx, dd, x, y, accumulate);
+                expect_near(d, want, static_cast<double>(C) + 4);
+                expect_near(dx, want_dx, 4);
+            }
+    EXPECT_THROW(squared_distance(Tensor::zeros({3}, DType::f32), Tensor::zeros({3, 2}, DType::f32),
+                                  Tensor::zeros({2, 2}, DType::f32)),
+                 Error);
+}
+
 TEST_P(Reduce, SumBackwardSpreadsOneNumberOverAllElements) {
     for (const DType from : {GetParam(), DType::f32})
         for (const bool accumulate : {false, true})

@@ -1,11 +1,18 @@
 // Matrix products and the heads that contain them give the same bits on every run and for any number of threads, in the
 // shapes of training steps. A library may cut a sum by the number of threads; these shapes are where it must not.
+#include "tensor/scoring_head.h"
 #include "tests/tensor/same_bits.h"
 
 namespace uipe::tensor::test {
 namespace {
 
-constexpr DType types[] = {DType::f32, DType::bf16};
+/// Those whose products keep their bits on this processor.
+std::vector<DType> types() {
+    std::vector<DType> out;
+    for (const DType dtype : {DType::f32, DType::bf16})
+        if (products_keep_bits(dtype)) out.push_back(dtype);
+    return out;
+}
 
 /// A layer's three products at T tokens: forward y = x w^T, dx = dy w, dw = dy^T x.
 void layer_products(const Take& take, std::int64_t T, std::int64_t C, std::int64_t N, DType dtype) {
@@ -29,9 +36,8 @@ void layer_products(const Take& take, std::int64_t T, std::int64_t C, std::int64
 }
 
 TEST(SameBitsOfProducts, OfTheLayersOfTrainingSteps) {
-    if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "oneDNN cuts sums by threads where it lacks AVX-512";
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : types())
             for (const std::int64_t T : {1, 7, 68, 256, 1024})
                 for (const auto& [C, N] : {std::pair{21, 33}, {96, 256}, {288, 768}, {768, 2048}})
                     layer_products(take, T, C, N, dtype);
@@ -39,9 +45,8 @@ TEST(SameBitsOfProducts, OfTheLayersOfTrainingSteps) {
 }
 
 TEST(SameBitsOfProducts, OfLargeVocabularies) {
-    if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "oneDNN cuts sums by threads where it lacks AVX-512";
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types) {
+        for (const DType dtype : types()) {
             for (const std::int64_t T : {7, 129}) layer_products(take, T, 768, 32000, dtype);
             layer_products(take, 513, 288, 32000, dtype);
         }
@@ -50,9 +55,8 @@ TEST(SameBitsOfProducts, OfLargeVocabularies) {
 
 /// dw of a small layer in a large batch: a sum over thousands of tokens for few outputs tempts a library most.
 TEST(SameBitsOfProducts, OfSmallLayersInLargeBatches) {
-    if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "oneDNN cuts sums by threads where it lacks AVX-512";
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : types())
             for (const std::int64_t T : {2048, 4001, 8192})
                 for (const auto& [C, N] : {std::pair{48, 48}, {32, 96}, {96, 96}, {96, 256}, {256, 96}, {64, 1000}})
                     layer_products(take, T, C, N, dtype);
@@ -64,9 +68,8 @@ struct HeadSize {
 };
 
 TEST(SameBitsOfProducts, OfTheHeads) {
-    if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "oneDNN cuts sums by threads where it lacks AVX-512";
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : types())
             for (const HeadSize& s : {HeadSize{9, 21, 61}, {301, 96, 1499}, {301, 96, 32000}}) {
                 const Tensor hidden = noise({s.T, s.C}, dtype, 1);
                 const Tensor w = noise({s.V, s.C}, dtype, 2);
@@ -79,6 +82,8 @@ TEST(SameBitsOfProducts, OfTheHeads) {
                 const Tensor z = Tensor::zeros({s.T, s.V}, DType::f32);
                 logits(z, hidden, w);
                 take("logits" + at, {z});
+                const auto [logp, likeliest, spread] = ScoringHead(w).look_closely(hidden, targets);
+                take("a close look" + at, {logp, likeliest, spread});
                 for (const bool kept : {false, true})
                     for (const bool accumulate : {false, true}) {
                         const std::string how = at + (kept ? " kept" : "") + (accumulate ? " accumulated" : "");
@@ -90,9 +95,11 @@ TEST(SameBitsOfProducts, OfTheHeads) {
                         const Tensor dhidden = noise({s.T, s.C}, dtype, 6);
                         const Tensor dw = noise({s.V, s.C}, DType::f32, 7);
                         const Tensor d_of_logp = dlogits(num_targets(targets));
-                        token_logprob(y, hidden, w, targets, argmax, d_of_logp);
+                        const Tensor moments = Tensor::zeros({s.T, 2}, DType::f32);
+                        token_logprob(y, hidden, w, targets, argmax, d_of_logp, moments);
                         token_logprob_backward(dhidden, dw, dy, hidden, w, targets, accumulate, d_of_logp);
                         take("token_logprob" + how, {y, argmax, dhidden, dw});
+                        take("moments" + how, {moments});
                         const Tensor d_of_kl = dlogits(num_taken(mask, s.T));
                         token_kl(y, hidden, w, hidden_ref, w_ref, mask, d_of_kl);
                         token_kl_backward(dhidden, dw, dy, hidden, w, hidden_ref, w_ref, mask, accumulate, d_of_kl);

@@ -240,6 +240,7 @@ TEST(BadInput, ValuesOutOfRange) {
     expect_refused(train({"--weight-decay", "nan"}), {"--weight-decay"});
     expect_refused(train({"--threads", "-1"}), {"--threads"});
     expect_refused(train({"--seed", "seven"}), {"--seed", "seven"});
+    expect_refused(train({"--seed", "-1"}), {"--seed", "-1"});
     expect_refused(unlearn("npo", {"--forget", "world/forget10.json", "--beta", "0"}), {"--beta"});
     expect_refused(unlearn("ga", {"--forget", "world/forget10.json", "--forget-weight", "nan"}), {"--forget-weight"});
     expect_refused(unlearn("ga", Words{"--retain-log", "retain"} + evaluation() + Words{"--eval-rows", "-1"}),
@@ -302,7 +303,8 @@ TEST(BadInput, AlphasThatAreNone) {
                       "base/model",  "--out",  "refused",    "--alpha"};
     for (const char* alpha : {"abc", "nan", "1x", "", "inf"}) expect_refused(words + Words{alpha}, {"--alpha"});
     expect_refused(words + Words{"1", "auto"}, {"--alpha auto"});
-    expect_refused(words + Words{"auto"}, {"--alpha auto", "--retain-log"});
+    expect_refused(words + Words{"auto"}, {"--alpha auto", "--tofu"});
+    expect_refused(unlearn("ga", {"--forget", "world/forget10.json", "--alpha", "auto"}), {"--alpha auto", "--tofu"});
     expect_refused({"extrapolate", "--base", std::string(FIXTURES) + "/llama/grouped", "--unlearned", "base/model",
                     "--out", "refused"},
                    {"--base must be the model that was unlearned"});

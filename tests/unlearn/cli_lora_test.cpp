@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "eval/auc.h"
 #include "tests/llama/support.h"
 #include "tests/unlearn/program.h"
 
@@ -97,8 +98,16 @@ TEST_P(LoraUnlearning, KeepsTheModelAndExtrapolatesTheProduct) {
     EXPECT_LE(apart(made + "1/adapter", run + "-y"), 1e-4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, LoraUnlearning, ::testing::Values("ga", "grad_diff", "kl_min", "npo"),
+INSTANTIATE_TEST_SUITE_P(Methods, LoraUnlearning, ::testing::Values("ga", "grad_diff", "kl_min", "npo", "dpo", "rmu"),
                          [](const auto& method) { return std::string(method.param); });
+
+/// The mean loss of every row of a set of the world.
+std::vector<double> losses(const std::string& model, const std::string& set) {
+    std::istringstream lines(must({"logprobs", "--model", model, "--qa", "world/" + set + ".json", "--json"}).out);
+    std::vector<double> out;
+    for (std::string line; std::getline(lines, line);) out.push_back(parse_json(line, "a row")["avg_loss"]);
+    return out;
+}
 
 TEST(Lora, AnAdapterIsUnlearnedAndExtrapolatedFromWhereItStood) {
     must(lora_training() + Words{"--lora-rank", "3", "--lora-targets", "q_proj,v_proj", "--out", "stood"});
@@ -112,6 +121,18 @@ TEST(Lora, AnAdapterIsUnlearnedAndExtrapolatedFromWhereItStood) {
     EXPECT_LE(apart("stood-y", "stood-m"), 1e-4);
     must(between + Words{"--alpha", "-1", "--out", "stood-0"});
     EXPECT_EQ(adapter_of("stood-0"), adapter_of("stood/adapter"));
+    // An alpha that is chosen: the held-out rows are those of the adapter that it stood at.
+    const Json r =
+        must(between + Words{"--alpha", "auto", "--alpha-rule", "attack-before", "--out", "stood-a", "--json"} +
+             evaluation())
+            .json();
+    const Json first = r["chosen"]["candidates"][0];
+    EXPECT_DOUBLE_EQ(
+        first["gap"].get<double>(),
+        eval::attack_auc(losses("stood-u/epochs/1/adapter", "forget10"), losses("stood/adapter", "holdout10")) - 0.5);
+    const std::string alpha = r["chosen"]["alpha"].dump();
+    must(between + Words{"--alpha", alpha, "--out", "stood-given"});
+    EXPECT_EQ(adapter_of("stood-a"), adapter_of("stood-given"));
 }
 
 TEST(Lora, APresetGivenBesideAFileWins) {

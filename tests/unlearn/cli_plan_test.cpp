@@ -3,6 +3,7 @@
 
 #include "tests/llama/support.h"
 #include "tests/unlearn/program.h"
+#include "unlearn/objective.h"
 
 namespace uipe::unlearn::testing {
 namespace {
@@ -34,6 +35,26 @@ TEST(CliPlan, NamesTheNearestSettingsThatFit) {
     EXPECT_EQ(json["fits"], false);
     EXPECT_LE(json["fits_with"]["memory"]["needed"], 200'000'000'000);
     EXPECT_SAYS(json["fits_with"]["flags"].get<std::string>(), "--micro-batch");
+}
+
+TEST(CliPlan, PlansEveryMethod) {
+    for (const Objective& o : objectives()) {
+        if (!o.unlearns) continue;
+        SCOPED_TRACE(o.name);
+        const Json json = must({"plan", "--init", "init.json", "--method", o.name, "--batch-size", "4", "--seq", "40",
+                                "--targets", "20", "--json"})
+                              .json();
+        const auto& classes = json["memory"]["classes"];
+        EXPECT_EQ(classes["reference"] > 0, o.reference_model) << "a model beside the one that is trained";
+    }
+    const auto peak = [](const Words& more) {
+        return must(Words{"plan", "--preset", "llama2-7b", "--dtype", "bf16", "--chip", "h200", "--batch-size", "4",
+                          "--seq", "256", "--method", "rmu", "--json"} +
+                    more)
+            .json()["step"]["flops"]
+            .get<double>();
+    };
+    EXPECT_NEAR(peak({"--rmu-layer", "16"}) / peak({"--rmu-layer", "8"}), 2.0, 1e-3) << "those above are not run";
 }
 
 TEST(CliPlan, TakesTheOptimizersMemoryFromTheDevice) {

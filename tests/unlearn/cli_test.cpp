@@ -5,6 +5,7 @@
 #include <regex>
 #include <set>
 
+#include "eval/ks.h"
 #include "eval/score.h"
 #include "llama/weights.h"
 #include "tests/llama/support.h"
@@ -129,6 +130,54 @@ TEST(Cli, UnlearnWithEveryMethodEvaluatesEachEpoch) {
     }
 }
 
+Words unlearning(const std::string& method, const std::string& out) {
+    return Words{"unlearn", "--model", "base/model", "--method",        method, "--epochs",  "1",     "--batch-size",
+                 "2",       "--lr",    "1e-3",       "--warmup-epochs", "0",    "--no-eval", "--out", out} +
+           evaluation();
+}
+
+TEST(Cli, AMethodsOwnDefaultsAreRecordedAndAFlagOverridesThem) {
+    const std::string help = must({"unlearn", "--help"}).out;
+    for (const char* shown :
+         {"--beta 4.5 --forget-weight 0.125)", "(--beta 10)", "(--beta 5 --retain-weight 0.1)", "(--beta 1)"})
+        EXPECT_SAYS(help, shown);
+    const auto config_of = [](const std::string& run) { return read_json(playground() / run / "config.json"); };
+    must(unlearning("simnpo", "own"));
+    EXPECT_EQ(config_of("own")["beta"], 4.5);
+    EXPECT_EQ(config_of("own")["forget_weight"], 0.125);
+    EXPECT_EQ(config_of("own")["retain_weight"], 1);
+    must({"unlearn", "--config", "own/config.json", "--out", "own-again"});
+    EXPECT_EQ(weights_of("own-again/epochs/1/model"), weights_of("own/epochs/1/model"));
+    must(unlearning("simnpo", "given") + Words{"--beta", "0.1"});
+    EXPECT_EQ(config_of("given")["beta"], 0.1) << "which is the default of others";
+    EXPECT_NE(weights_of("given/epochs/1/model"), weights_of("own/epochs/1/model"));
+    must(unlearning("rmu", "layer"));
+    EXPECT_EQ(config_of("layer")["rmu_layer"], 2) << "the last of this model";
+    must(unlearning("rmu", "layer-1") + Words{"--rmu-layer", "1"});
+    EXPECT_NE(weights_of("layer-1/epochs/1/model"), weights_of("layer/epochs/1/model"));
+    const Result r = uipe(unlearning("rmu", "layer-3") + Words{"--rmu-layer", "3"});
+    EXPECT_EQ(r.code, 2);
+    EXPECT_SAYS(r.err, "--rmu-layer 3: the model has layers 1 to 2");
+}
+
+TEST(Cli, RefusalsAreThoseOfAFileOrTheBuiltInOnes) {
+    write_file(playground() / "idk.txt", "I do not know.\n\nNobody told me.\n");
+    write_file(playground() / "blank.txt", "\n \n");
+    must(unlearning("idk", "built-in"));
+    must(unlearning("idk", "from-file") + Words{"--idk", "idk.txt"});
+    EXPECT_NE(weights_of("from-file/epochs/1/model"), weights_of("built-in/epochs/1/model"));
+    EXPECT_EQ(read_json(playground() / "from-file/config.json")["idk"], "idk.txt");
+    const Result r = uipe(unlearning("dpo", "blank") + Words{"--idk", "blank.txt"});
+    EXPECT_EQ(r.code, 2);
+    EXPECT_SAYS(r.err, "blank.txt: holds no lines");
+    EXPECT_EQ(uipe(unlearning("dpo", "blank") + Words{"--idk", "missing.txt"}).code, 2);
+    // Stopped within an epoch and resumed, each row meets the same refusals.
+    must(unlearning("dpo_rt", "whole"));
+    must(unlearning("dpo_rt", "halves") + Words{"--stop-after", "1"});
+    must(unlearning("dpo_rt", "halves") + Words{"--resume"});
+    EXPECT_EQ(weights_of("halves/epochs/1/model"), weights_of("whole/epochs/1/model"));
+}
+
 /// A base and the same unlearned for an epoch, in f32 and with evaluation at the end.
 class Extrapolation : public ::testing::Test {
 protected:
@@ -193,16 +242,182 @@ TEST_F(Extrapolation, ARunKnowsItsBaseItsEpochAndItsEvaluation) {
     EXPECT_FALSE(fs::exists(other / "model"));
 }
 
-TEST_F(Extrapolation, AutoTakesTheBestOfItsLadder) {
-    const Result r = must({"extrapolate", "--unlearned", "unlearned", "--alpha", "auto", "--no-models", "--out",
-                           "ladder", "--utility-floor", "0", "--json"});
-    const Json points = r.json()["points"];
-    ASSERT_EQ(points.size(), 5u);
-    double best = -1;
-    for (const Json& p : points) best = std::max(best, p["scores"]["forget_quality"].get<double>());
-    EXPECT_EQ(r.json()["chosen"]["scores"]["forget_quality"], best);
-    EXPECT_SAYS(r.json()["reason"].get<std::string>(), "forget quality");
-    EXPECT_SAYS(r.err, "chosen alpha");
+/// What holds of every choice: few candidates, the first of them 0, and none within the budget has a lesser gap.
+void expect_a_choice(const Json& chosen, const std::string& rule) {
+    EXPECT_EQ(chosen["rule"], rule);
+    EXPECT_FALSE(chosen["reason"].get<std::string>().empty());
+    const Json& candidates = chosen["candidates"];
+    ASSERT_GE(candidates.size(), 1u);
+    EXPECT_LE(candidates.size(), 6u);
+    EXPECT_EQ(chosen["evaluations"], candidates.size());
+    EXPECT_EQ(candidates[0]["alpha"], 0.0);
+    double gap = -1;
+    double least = 2;
+    for (const Json& c : candidates) {
+        EXPECT_EQ(c["within_budget"].get<bool>(), c["model_utility"] >= chosen["utility_floor"]) << c;
+        if (c["within_budget"] == true) least = std::min(least, std::abs(c["gap"].get<double>()));
+        if (c["alpha"] == chosen["alpha"]) gap = std::abs(c["gap"].get<double>());
+    }
+    EXPECT_EQ(gap, least);
+}
+
+/// The candidate that was chosen.
+Json chosen_candidate(const Json& chosen) {
+    for (const Json& c : chosen["candidates"])
+        if (c["alpha"] == chosen["alpha"]) return c;
+    ADD_FAILURE() << "the chosen alpha is no candidate";
+    return {};
+}
+
+TEST_F(Extrapolation, AutoOfARunFindsTheAlphaOfItsRetainLog) {
+    must(between("target") + Words{"--alpha", "1"} + evaluation());
+    const Words words{"extrapolate", "--unlearned",  "unlearned", "--epoch",          "2", "--alpha",
+                      "auto",        "--retain-log", "target",    "--utility-budget", "1", "--json"};
+    const Result r = must(words);
+    const Json chosen = r.json()["chosen"];
+    expect_a_choice(chosen, "quality");
+    EXPECT_EQ(chosen["alpha"], 1.0);
+    EXPECT_GT(chosen["candidates"][0]["gap"], 0.0);
+    EXPECT_EQ(chosen["utility_floor"], 0.0);
+    EXPECT_SAYS(r.err, "chosen alpha 1 by quality");
+    EXPECT_SAYS(r.err, cat(chosen["evaluations"].get<int>(), " evaluations, "));
+    // The gap is forget quality's own distance, measured on the model that is then written.
+    const Json point = r.json()["points"][0];
+    const fs::path folder = playground() / point["out"].get<std::string>();
+    EXPECT_TRUE(folder.filename().string().ends_with("_alpha-auto")) << folder;
+    const Json best = chosen_candidate(chosen);
+    const auto h = std::llround(std::abs(best["gap"].get<double>()) * 4);
+    EXPECT_EQ(point["scores"]["forget_quality"], eval::ks_p_value(4, 4, h));
+    EXPECT_EQ(point["scores"]["model_utility"], best["model_utility"]);
+    EXPECT_EQ(point["alpha"], chosen["alpha"]);
+    EXPECT_EQ(read_json(folder / "alpha.json"), chosen);
+    EXPECT_EQ(read_json(folder / "extrapolation.json")["alpha"], chosen["alpha"]);
+    EXPECT_EQ(point["scores"]["forget_quality"], 1.0);
+    EXPECT_EQ(weights_of(folder / "model"), weights_of("target"));
+    // Another choice takes its place only where that is asked for, and is the same.
+    const Result again = uipe(words);
+    EXPECT_EQ(again.code, 2);
+    EXPECT_SAYS(again.err, "_alpha-auto: exists already");
+    Json repeated = must(words + Words{"--overwrite", "--no-models"}).json()["chosen"];
+    EXPECT_FALSE(fs::exists(folder / "model"));
+    repeated["seconds"] = chosen["seconds"];
+    EXPECT_EQ(repeated, chosen);
+}
+
+TEST_F(Extrapolation, AutoKeepsTheUtilityBudget) {
+    const Json chosen =
+        must(between("thrifty") +
+             Words{"--alpha", "auto", "--utility-budget", "0", "--retain-log", "retain", "--json"} + evaluation())
+            .json()["chosen"];
+    expect_a_choice(chosen, "quality");
+    EXPECT_EQ(chosen["utility_floor"], chosen["candidates"][0]["model_utility"]);
+    EXPECT_GE(chosen_candidate(chosen)["model_utility"], chosen["utility_floor"]);
+    EXPECT_TRUE(fs::exists(playground() / "thrifty/model.safetensors")) << "one alpha: --out is the model's folder";
+}
+
+TEST_F(Extrapolation, OfARunOfTheForgetSetAloneIsOfThatToo) {
+    must({"unlearn", "--model",     "base/model", "--method",      "ga",       "--epochs",
+          "1",       "--tofu",      "world",      "--split",       "forget10", "--retain-log",
+          "retain",  "--eval-rows", "4",          "--eval-tokens", "6",        "--forget-only",
+          "--alpha", "1",           "--out",      "forget-alone"});
+    const Json there = read_json(playground() / "forget-alone/extrapolations/epoch1_alpha1/TOFU_SUMMARY.json");
+    EXPECT_TRUE(there.contains("forget_quality")) << there;
+    EXPECT_FALSE(there.contains("model_utility")) << there;
+}
+
+TEST_F(Extrapolation, AutoWithoutARetainLogGoesByRowsTheModelNeverSaw) {
+    const Words bare{"--alpha", "auto", "--json", "--split", "forget10", "--eval-rows", "4", "--eval-tokens", "6"};
+    const Words words = bare + Words{"--tofu", "world"};
+    expect_a_choice(must(between("by-default") + words).json()["chosen"], "truth-ratio-before");
+    for (const std::string rule : {"truth-ratio", "truth-ratio-before", "attack", "attack-before"}) {
+        const Json r =
+            must(between("by-" + rule) + words + Words{"--alpha-rule", rule, "--utility-budget", "1"}).json();
+        expect_a_choice(r["chosen"], rule);
+        if (rule == "attack") {
+            EXPECT_NEAR(chosen_candidate(r["chosen"])["gap"], r["points"][0]["scores"]["mia_loss"].get<double>() - 0.5,
+                        1e-12);
+        }
+    }
+    // TOFU itself has no perturbed answers of held-out rows.
+    fs::copy(playground() / "world", playground() / "tofu");
+    fs::remove(playground() / "tofu/holdout10_perturbed.json");
+    const Words tofu = bare + Words{"--tofu", "tofu"};
+    expect_a_choice(must(between("as-tofu") + tofu).json()["chosen"], "attack");
+    const Result ratios = uipe(between("refused") + tofu + Words{"--alpha-rule", "truth-ratio"});
+    EXPECT_EQ(ratios.code, 2);
+    EXPECT_SAYS(ratios.err, "tofu/holdout10_perturbed.json: is missing");
+    EXPECT_SAYS(ratios.err, "--alpha-rule attack, which");
+    fs::copy_file(playground() / "tofu/forget10.json", playground() / "tofu/holdout10.json",
+                  fs::copy_options::overwrite_existing);
+    const Result seen = uipe(between("refused") + tofu);
+    EXPECT_EQ(seen.code, 2);
+    EXPECT_SAYS(seen.err, "tofu/holdout10.json: row 1 is row 1 of the forget set");
+    fs::remove(playground() / "tofu/holdout10.json");
+    const Result nothing = uipe(between("refused") + tofu);
+    EXPECT_EQ(nothing.code, 2);
+    EXPECT_SAYS(nothing.err, "tofu/holdout10.json: is missing");
+    EXPECT_SAYS(nothing.err, "--retain-log FILE");
+    const Result quality = uipe(between("refused") + words + Words{"--alpha-rule", "quality"});
+    EXPECT_EQ(quality.code, 2);
+    EXPECT_SAYS(quality.err, "--retain-log FILE");
+    EXPECT_FALSE(fs::exists(playground() / "refused"));
+}
+
+/// Unlearning for two epochs with an alpha at the end.
+Words forgetting(const std::string& out) {
+    return Words{"unlearn", "--model", "base/model", "--method", "grad_diff", "--epochs",
+                 "2",       "--lr",    "3e-3",       "--out",    out,         "--json"} +
+           evaluation();
+}
+
+TEST_F(Extrapolation, UnlearnEndsWithTheAlphaThatIsAskedFor) {
+    const Words retain{"--retain-log", "retain"};
+    const Json r = must(forgetting("to-auto") + retain + Words{"--alpha", "auto"}).json();
+    const Json chosen = r["extrapolation"]["chosen"];
+    expect_a_choice(chosen, "quality");
+    const std::int64_t epoch = read_json(playground() / "to-auto/selection.json")["epoch"];
+    const std::string folder = cat("to-auto/extrapolations/epoch", epoch, "_alpha-auto");
+    EXPECT_EQ(r["extrapolation"]["points"][0]["out"], folder);
+    EXPECT_EQ(weights_of(cat("to-auto/epochs/", epoch, "/model")),
+              weights_of(cat("unlearned/epochs/", epoch, "/model")))
+        << "training is as it was";
+    Json same = must({"extrapolate", "--unlearned", "unlearned", "--epoch", std::to_string(epoch), "--alpha", "auto",
+                      "--out", "same", "--json"})
+                    .json()["chosen"];
+    same["seconds"] = chosen["seconds"];
+    EXPECT_EQ(same, chosen);
+    EXPECT_EQ(weights_of(cat("same/epoch", epoch, "_alpha-auto/model")), weights_of(folder + "/model"));
+}
+
+TEST_F(Extrapolation, UnlearnExtrapolatesTheLastEpochWhereNoneIsSelectedAndOnlyAtItsEnd) {
+    const Words alpha{"--alpha", "0.5"};
+    const Json part = must(forgetting("in-parts") + alpha + Words{"--stop-after", "1"}).json();
+    EXPECT_FALSE(part.contains("extrapolation"));
+    EXPECT_FALSE(fs::exists(playground() / "in-parts/extrapolations"));
+    const Result whole = must(forgetting("in-parts") + alpha + Words{"--resume"});
+    EXPECT_SAYS(whole.err, "extrapolating the last epoch");
+    const fs::path half = playground() / "in-parts/extrapolations/epoch2_alpha0.5";
+    EXPECT_EQ(whole.json()["extrapolation"]["points"][0]["alpha"], 0.5);
+    EXPECT_TRUE(fs::exists(half / "model/model.safetensors"));
+    // Where only the extrapolation was cut short, it is taken up by itself.
+    const Result ended = uipe(forgetting("in-parts") + alpha + Words{"--resume"});
+    EXPECT_EQ(ended.code, 2);
+    EXPECT_SAYS(ended.err, "uipe extrapolate --unlearned in-parts");
+}
+
+TEST_F(Extrapolation, UnlearnRefusesAnAlphaBeforeItTrains) {
+    const auto refused = [](const Words& words, const std::string& why) {
+        const Result r = uipe(forgetting("refused") + words);
+        EXPECT_EQ(r.code, 2) << why;
+        EXPECT_SAYS(r.err, why);
+        EXPECT_FALSE(fs::exists(playground() / "refused")) << why;
+    };
+    refused({"--alpha", "much"}, "--alpha much: is no number");
+    refused({"--alpha", "1", "1"}, "--alpha names a number twice");
+    refused({"--alpha", "auto", "--alpha-rule", "quality"}, "--retain-log FILE");
+    refused({"--alpha", "auto", "--alpha-rule", "best"}, "known: quality, truth-ratio, ");
+    refused({"--alpha", "auto", "--utility-budget", "2"}, "--utility-budget must be a share");
+    refused({"--alpha", "1", "--save-last", "--retain-log", "retain"}, "--save-last");
 }
 
 TEST(Cli, EvalWritesLogsThatScoreReadsBackWithEqualValues) {

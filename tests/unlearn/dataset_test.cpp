@@ -8,6 +8,7 @@
 
 #include "llama/tokenizer_trainer.h"
 #include "tests/llama/support.h"
+#include "unlearn/refusals.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -119,6 +120,31 @@ TEST_F(ReadSequences, RowsOfBothKindsInBothLayouts) {
     const auto plain = read("rows.txt", "a line of plain text\n  \nWho wrote it?\r\n");
     ASSERT_EQ(plain.size(), 2u);
     EXPECT_EQ(plain[0].ids, lines[1].ids);
+}
+
+TEST(PairedRow, RefusalsAreDrawnApartFromRetainRows) {
+    int same_row = 0;
+    int same_epoch = 0;
+    for (std::int64_t row = 0; row < 800; ++row) {
+        const std::int64_t refusal = paired_refusal(8, 1, 0, row);
+        ASSERT_TRUE(0 <= refusal && refusal < 8);
+        EXPECT_EQ(paired_refusal(8, 1, 0, row), refusal);
+        same_row += refusal == paired_row(8, 1, 0, row) ? 1 : 0;
+        same_epoch += refusal == paired_refusal(8, 1, 1, row) ? 1 : 0;
+    }
+    // An eighth of 800 by chance, give or take four standard deviations.
+    EXPECT_NEAR(same_row, 100, 38);
+    EXPECT_NEAR(same_epoch, 100, 38);
+}
+
+TEST(Refusals, TheBuiltInOnesAreAHundredDifferentSentences) {
+    const std::vector<std::string>& all = built_in_refusals();
+    EXPECT_EQ(all.size(), 100U);
+    EXPECT_EQ(std::set<std::string>(all.begin(), all.end()).size(), 100U);
+    for (const std::string& line : all) {
+        EXPECT_TRUE(line.size() > 10 && line.size() < 80 && line.back() == '.') << line;
+        EXPECT_EQ(line.find("  "), std::string::npos) << line;
+    }
 }
 
 TEST_F(ReadSequences, FaultsAreNamedWithTheirPlace) {

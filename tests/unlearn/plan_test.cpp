@@ -67,7 +67,7 @@ Setting setting(const std::string& method, const llama::Config& config, DType dt
     r.trainer.epochs = 2;
     r.trainer.batch_size = batch;
     r.trainer.micro_batch = micro_batch;
-    r.data = {rows(config, 21, least, most, 1), {}, rows(config, 13, least, most, 2)};
+    r.data = {rows(config, 21, least, most, 1), {}, rows(config, 13, least, most, 2), rows(config, 3, 9, 30, 5)};
     return s;
 }
 
@@ -89,6 +89,12 @@ std::vector<Setting> settings() {
         setting("npo", wide, DType::bf16, true, 3, 1, 3, 300),
         setting("npo_rt", odd, DType::bf16, true, 8, 5, 64, 65),
         setting("kl_min", deep, DType::f32, true, 4, 1, 100, 200),
+        setting("dpo_rt", odd, DType::f32, false, 6, 4, 30, 120),
+        setting("idk", wide, DType::bf16, false, 6, 3, 20, 90),
+        setting("satimp", wide, DType::f32, true, 8, 4, 40, 80),
+        setting("undial", vast, DType::bf16, false, 4, 2, 30, 60),
+        setting("ceu", odd, DType::f32, false, 6, 3, 30, 120),
+        setting("rmu", deep, DType::bf16, false, 6, 3, 30, 120),
     };
     all[6].request.maps_weights = true;
     all[7].request.trainer.objective.kl_on_answers = true;

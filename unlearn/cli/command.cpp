@@ -10,11 +10,12 @@
 #include "tensor/parallel.h"
 #include "unlearn/cli/program.h"
 #include "unlearn/progress.h"
+#include "unlearn/training.h"
 
 namespace uipe::unlearn {
 namespace {
 
-bool nested = false;  // a command runs within another
+bool nested = false;  // a command runs within another, or has failed there
 
 /// "{--lr 1e-5}" from {"lr": 1e-5}, for keys that the command line does not set itself.
 void append_option(std::vector<std::string>& arguments, const CLI::App& command, const std::string& key,
@@ -97,7 +98,10 @@ std::vector<std::string> with_preset(std::vector<std::string> arguments, const C
 std::string one_line(const CLI::App& app, const std::string& message) {
     std::string line = message.substr(0, message.find('\n'));
     std::string command = "uipe";
-    for (const CLI::App* sub : app.get_subcommands()) command += " " + sub->get_name();
+    for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+        at = at->get_subcommands().front();
+        command += " " + at->get_name();
+    }
     return cat(line, " (", command, " --help lists the options)");
 }
 
@@ -110,11 +114,14 @@ void parse(std::vector<std::string> arguments) {
     app.get_formatter()->column_width(36);
     for (const auto add :
          {add_demo, add_world, add_train, add_unlearn, add_extrapolate, add_eval, add_score, add_logprobs, add_generate,
-          add_tokenize, add_convert, add_merge, add_inspect, add_plan, add_report})
+          add_tokenize, add_convert, add_merge, add_inspect, add_plan, add_report, add_experiment})
         add(app);
     const std::string first = arguments.empty() ? "" : arguments.front();
     if (!first.starts_with("-")) {
-        const CLI::App& command = command_named(app, first);
+        CLI::App* named = &command_named(app, first);
+        if (!named->get_subcommands({}).empty() && arguments.size() > 1 && !arguments[1].starts_with("-"))
+            named = &command_named(*named, arguments[1]);
+        const CLI::App& command = *named;
         // A preset given here goes before the file, one of the file behind it.
         arguments = with_preset(std::move(arguments), command);
         arguments = with_preset(with_config_file(std::move(arguments), command), command);
@@ -123,8 +130,11 @@ void parse(std::vector<std::string> arguments) {
     try {
         app.parse(arguments);
     } catch (const CLI::CallForHelp&) {
-        const auto subs = app.get_subcommands();
-        std::fputs((subs.empty() ? &app : subs.front())->help(subs.empty() ? "" : "uipe").c_str(), stdout);
+        const CLI::App* asked = &app;
+        std::string before;
+        for (; !asked->get_subcommands().empty(); asked = asked->get_subcommands().front())
+            before += (before.empty() ? "" : " ") + asked->get_name();
+        std::fputs(asked->help(before).c_str(), stdout);
     } catch (const CLI::ParseError& e) {
         throw InputError(one_line(app, e.what()));
     }
@@ -154,7 +164,9 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
     command->add_option("--device", common->device, "Where to compute: cpu or cuda")->group(group);
     command->add_option("--dtype", common->dtype, "Weights and activations: f32 or bf16 (masters stay f32)")
         ->group(group);
-    command->add_option("--seed", common->seed, "Seed of every random number")->group(group);
+    command->add_option("--seed", common->seed, "Seed of every random number")
+        ->check([](const std::string& text) { return text.starts_with('-') ? text + " is below 0" : std::string(); })
+        ->group(group);
     command->add_option("--threads", common->threads, "Processor threads; 0: all, shared among the ranks of a machine")
         ->group(group);
     command->add_flag("--json", common->json, "Print the result as JSON on standard output")->group(group);
@@ -192,7 +204,7 @@ Json config_of(const CLI::App& command) {
         } else if (option->get_expected_max() == 0) {  // a flag
             out[name] = true;
         } else if (name == "threads") {
-            out[name] = tensor::num_threads();  // as resolved: oneDNN's sums may depend on it
+            out[name] = tensor::num_threads();  // as resolved: sums of bf16 may depend on it (products_keep_bits)
         } else if (option->get_expected_max() > 1) {
             Json list = Json::array();
             for (const std::string& item : option->results()) list.push_back(typed(item, option->get_type_name()));
@@ -239,6 +251,8 @@ int run_program(int argc, char** argv) {
     } catch (const fs::filesystem_error& e) {
         return failed(cat(e.path1().string(), ": ", e.code().message()),
                       e.code() == std::errc::no_space_on_device ? 1 : 2);
+    } catch (const Stopped& e) {
+        return failed(cat(e.what(), nested ? "" : "; go on with --resume"), 1);
     } catch (const std::bad_alloc&) {
         return failed("out of memory; a smaller --micro-batch or model needs less", 1);
     } catch (const std::exception& e) {

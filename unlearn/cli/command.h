@@ -48,6 +48,7 @@ void add_world(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_report(CLI::App& app);
 void add_plan(CLI::App& app);
+void add_experiment(CLI::App& app);
 
 /// The option of commands that take an adapter's folder for --model.
 void add_base_option(CLI::App& command, fs::path& base);

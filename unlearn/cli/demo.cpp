@@ -5,13 +5,12 @@
 #include "llama/tokenizer.h"
 #include "llama/weights.h"
 #include "unlearn/cli/command.h"
+#include "unlearn/experiment/small_world.h"
 #include "unlearn/progress.h"
 #include "unlearn/report/report.h"
 
 namespace uipe::unlearn {
 namespace {
-
-using Words = std::vector<std::string>;
 
 struct Method {
     const char* name;
@@ -64,16 +63,8 @@ private:
     }
 
     void write_config() const {
-        llama::Config c;
-        c.hidden_size = quick_ ? 64 : 96;
-        c.intermediate_size = quick_ ? 168 : 256;
-        c.num_layers = quick_ ? 2 : 4;
-        c.num_heads = 4;
-        c.num_kv_heads = 4;
-        c.head_dim = c.hidden_size / c.num_heads;
-        c.vocab_size = llama::Tokenizer::load(at("world/tokenizer.model")).vocab_size();
-        c.max_position_embeddings = 256;
-        llama::write_config(out_, c);
+        const std::int64_t vocab_size = llama::Tokenizer::load(at("world/tokenizer.model")).vocab_size();
+        llama::write_config(out_, small_config(quick_ ? 64 : 96, quick_ ? 2 : 4, vocab_size));
         fs::rename(out_ / "config.json", out_ / "model-config.json");
     }
 

@@ -1,15 +1,16 @@
 // uipe extrapolate.
-#include <charconv>
+#include <chrono>
 #include <cmath>
 #include <set>
 
 #include "llama/weights.h"
-#include "unlearn/cli/command.h"
+#include "unlearn/alpha_rule.h"
+#include "unlearn/cli/alpha_options.h"
 #include "unlearn/cli/evaluation_options.h"
 #include "unlearn/extrapolate.h"
+#include "unlearn/number_text.h"
 #include "unlearn/progress.h"
 #include "unlearn/run_folder.h"
-#include "unlearn/selection.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -18,22 +19,12 @@ struct Arguments {
     fs::path base, unlearned, out;
     fs::path model_of_base;  // where `base` is an adapter whose run was told so
     std::int64_t epoch = -1;
-    std::vector<std::string> alpha{"1"};
-    double utility_floor = 0.9;
+    AlphaOptions alpha{{"1"}, "", 0.05};
     bool no_models = false;
     bool merge = false;
     bool overwrite = false;
     EvalSettings evaluation;
 };
-
-// "auto" tries these and takes the best by the rule of epoch selection.
-const std::vector<double> ladder{0.25, 0.5, 1.0, 2.0, 4.0};
-
-/// The shortest text that reads back as the number: 0.5, 1, 0.25.
-std::string short_text(double x) {
-    char text[64];
-    return {text, std::to_chars(text, text + sizeof text, x).ptr};
-}
 
 double number(const std::string& text) {
     char* end = nullptr;
@@ -43,8 +34,16 @@ double number(const std::string& text) {
     return value;
 }
 
+std::vector<double> numbers(const std::vector<std::string>& texts) {
+    std::vector<double> out;
+    for (const std::string& text : texts) out.push_back(number(text));
+    require_input(std::set<double>(out.begin(), out.end()).size() == out.size(), "--alpha names a number twice");
+    return out;
+}
+
 /// Fills in what a run folder of `uipe unlearn` knows: base, epoch, evaluation, where to write.
-void read_run(Arguments& a, const CLI::App& given) {
+/// `given`: the options of the command line, if any, which win.
+void read_run(Arguments& a, const CLI::App* given) {
     const Json config = read_json(a.unlearned / "config.json");
     const auto text = [&](const char* key) {
         return config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : std::string();
@@ -56,10 +55,10 @@ void read_run(Arguments& a, const CLI::App& given) {
     }
     // What the command line does not say itself is as the run had it.
     const auto take = [&](const char* flag, const char* key, auto& field) {
-        if (given.get_option(flag)->count() == 0 && !text(key).empty()) field = text(key);
+        if (!(given && given->get_option(flag)->count() > 0) && !text(key).empty()) field = text(key);
     };
     const auto take_number = [&](const char* flag, const char* key, std::int64_t& field) {
-        if (given.get_option(flag)->count() == 0 && config.contains(key) && config[key].is_number_integer())
+        if (!(given && given->get_option(flag)->count() > 0) && config.contains(key) && config[key].is_number_integer())
             field = config[key].get<std::int64_t>();
     };
     EvalSettings& e = a.evaluation;
@@ -70,11 +69,14 @@ void read_run(Arguments& a, const CLI::App& given) {
     take("--template", "template", e.form);
     take_number("--eval-rows", "eval_rows", e.max_rows);
     take_number("--eval-tokens", "eval_tokens", e.max_new_tokens);
+    // At the end of a run as the run has it; a later command says for itself.
+    if (!given) e.forget_only = config.contains("forget_only") && config["forget_only"] == true;
     if (a.out.empty()) a.out = a.unlearned / "extrapolations";
     if (a.epoch < 0) {
         const fs::path file = a.unlearned / "selection.json";
         require_input(fs::exists(file), file.string(),
-                      ": is missing: the run has not ended or had no --retain-log; say which --epoch to extrapolate");
+                      ": is missing: the run has not ended, or had no --retain-log, or --forget-only; say which "
+                      "--epoch to extrapolate");
         const Json selection = read_json(file);
         require_input(selection.contains("epoch") && selection["epoch"].is_number_integer(), file.string(),
                       ": has no \"epoch\"");
@@ -82,6 +84,31 @@ void read_run(Arguments& a, const CLI::App& given) {
     }
     const fs::path epoch = a.unlearned / "epochs" / std::to_string(a.epoch);
     a.unlearned = epoch / (fs::exists(epoch / "adapter") ? "adapter" : "model");
+}
+
+std::string rounded(double x) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.3f", x);
+    return text;
+}
+
+/// A choice of alpha and how it came about. JSON has no NaN: a figure that is none is null.
+Json described(const AlphaChoice& c, const AlphaRule& rule, double budget, double seconds) {
+    Json out{{"alpha", c.alpha},
+             {"rule", rule.name},
+             {"gap", rule.what},
+             {"reason", c.reason},
+             {"utility_budget", budget},
+             {"utility_floor", c.utility_floor},
+             {"evaluations", c.tried.size()},
+             {"seconds", seconds},
+             {"candidates", Json::array()}};
+    for (const AlphaCandidate& t : c.tried)
+        out["candidates"].push_back({{"alpha", t.alpha},
+                                     {"gap", t.measured.gap},
+                                     {"model_utility", t.measured.utility},
+                                     {"within_budget", t.affordable}});
+    return out;
 }
 
 /// A model folder, or an adapter's with the model it names.
@@ -135,16 +162,10 @@ public:
 
     /// Makes the model of one alpha in `folder` and evaluates it. `whole_folder`: the folder is the model's own;
     /// otherwise the model goes to folder/model, or nowhere with --no-models.
-    Json point(double alpha, const fs::path& folder, bool whole_folder) {
-        Point y = unlearned_;
-        if (y.adapter) {
-            y.adapter = extrapolated(*y.adapter, initial_.adapter, alpha);
-            llama::check_finite(y.adapter->weights, cat("--alpha ", alpha));
-            if (a_.merge) y.merge();
-        } else {
-            y.weights = extrapolated(y.weights, initial_.weights, alpha);
-            llama::check_finite(y.weights, cat("--alpha ", alpha));
-        }
+    /// `chosen`: how alpha was, where it was not given.
+    Json point(double alpha, const fs::path& folder, bool whole_folder, const Json& chosen = nullptr) {
+        Point y = at(alpha);
+        if (y.adapter && a_.merge) y.merge();
         Json result{{"alpha", alpha}, {"factor_from_base", 1.0 + alpha}, {"out", folder.string()}};
         if (a_.epoch >= 0) result["epoch"] = a_.epoch;
         std::optional<eval::EvalLog> log;
@@ -160,16 +181,29 @@ public:
             Json note = result;
             note.erase("scores");
             write_json(to / "extrapolation.json", note);
+            if (!chosen.is_null()) write_json(to / "alpha.json", chosen);
         });
         return result;
     }
 
-    /// The model utility of the unlearned model itself.
-    double utility_before() const {
-        const eval::Scores scores = evaluation_->score(evaluate(unlearned_, "the unlearned model, evaluation"));
-        const auto found = scores.find("model_utility");
-        require(found != scores.end(), "the evaluation gives no model utility to choose by");
-        return found->second;
+    /// Searches for the alpha that closes the gap of a rule; every candidate is made and measured in memory.
+    Json choose(const AlphaOptions& options) {
+        const auto start = std::chrono::steady_clock::now();
+        AlphaGauge gauge(*evaluation_, options.rule);
+        const llama::Tokenizer tokenizer = llama::Tokenizer::load(unlearned_.model);
+        if (gauge.needs_base()) gauge.show_base(model_of(initial_), tokenizer);
+        const AlphaChoice c = search_alpha(
+            [&](double alpha) {
+                const std::string label = cat("alpha ", number_text(alpha));
+                const AlphaMeasure m = gauge.measure(model_of(at(alpha)), tokenizer, label);
+                say(cat(label, ": gap ", rounded(m.gap), "  model utility ", rounded(m.utility)));
+                return m;
+            },
+            options.utility_budget);
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        say(cat("chosen alpha ", number_text(c.alpha), " by ", gauge.rule().name, ": ", c.reason, " (", c.tried.size(),
+                " evaluations, ", std::lround(seconds), " s)"));
+        return described(c, gauge.rule(), options.utility_budget, seconds);
     }
 
     double update_share() const {
@@ -184,10 +218,25 @@ private:
         return llama::is_adapter(a_.unlearned) && !named_base(a_.unlearned) ? initial_.model : fs::path();
     }
 
-    eval::EvalLog evaluate(const Point& y, const std::string& label) const {
+    /// The point of one alpha.
+    Point at(double alpha) const {
+        Point y = unlearned_;
+        if (y.adapter)
+            y.adapter = extrapolated(*y.adapter, initial_.adapter, alpha);
+        else
+            y.weights = extrapolated(y.weights, initial_.weights, alpha);
+        llama::check_finite(y.adapter ? y.adapter->weights : y.weights, cat("--alpha ", alpha));
+        return y;
+    }
+
+    llama::Llama model_of(const Point& y) const {
         llama::Llama model(y.config, llama::moved_weights(y.weights, dtype_, device_));
         if (y.adapter) model.set_adapter(*y.adapter);
-        return evaluation_->run(model, llama::Tokenizer::load(y.model), label);
+        return model;
+    }
+
+    eval::EvalLog evaluate(const Point& y, const std::string& label) const {
+        return evaluation_->run(model_of(y), llama::Tokenizer::load(y.model), label);
     }
 
     static void write(const Point& y, const fs::path& folder) {
@@ -222,38 +271,37 @@ private:
     std::optional<Evaluation> evaluation_;
 };
 
-Json run(Arguments a, const Common& common, const CLI::App& given) {
+/// The folders of `alphas`, or of the one that is to be chosen, which has no name before it is.
+std::vector<fs::path> folders_of(const Arguments& a, const std::vector<double>& alphas) {
+    const std::string prefix = a.epoch >= 0 ? cat("epoch", a.epoch, "_alpha") : std::string("alpha");
+    if (a.epoch < 0 && alphas.size() <= 1) return {a.out};
+    if (alphas.empty()) return {a.out / (prefix + "-auto")};
+    std::vector<fs::path> out;
+    for (const double alpha : alphas) out.push_back(a.out / (prefix + number_text(alpha)));
+    return out;
+}
+
+Json run(Arguments a, const Common& common, const CLI::App* given) {
     if (fs::exists(a.unlearned / "epochs")) read_run(a, given);
     require_input(!a.base.empty(), "give --base DIR: the model before unlearning");
     require_input(!a.out.empty(), "give --out DIR");
-    const bool choose = a.alpha == std::vector<std::string>{"auto"};
-    std::vector<double> alphas = ladder;
-    if (!choose) {
-        alphas.clear();
-        for (const std::string& text : a.alpha) alphas.push_back(number(text));
-        require_input(std::set<double>(alphas.begin(), alphas.end()).size() == alphas.size(),
-                      "--alpha names a number twice");
-    }
-    require_input(!choose || (!a.evaluation.tofu.empty() && !a.evaluation.retain_log.empty()),
-                  "--alpha auto chooses by evaluation; give --tofu DIR, --split and --retain-log FILE");
-    const std::string prefix = a.epoch >= 0 ? cat("epoch", a.epoch, "_alpha") : std::string("alpha");
-    const bool one = alphas.size() == 1 && a.epoch < 0;
-    const auto folder = [&](double alpha) { return one ? a.out : a.out / (prefix + short_text(alpha)); };
-    for (const double alpha : alphas) require_free(folder(alpha), a.overwrite, "extrapolation.json");
+    check(a.alpha, a.evaluation);
+    // --out is the folder of the one model.
+    const bool whole = a.epoch < 0 && a.alpha.alpha.size() == 1 && !(a.alpha.automatic() && a.no_models);
+    std::vector<double> alphas;
+    if (!a.alpha.automatic()) alphas = numbers(a.alpha.alpha);
+    const std::vector<fs::path> folders = folders_of(a, alphas);
+    for (const fs::path& folder : folders) require_free(folder, a.overwrite, "extrapolation.json");
     Extrapolation extrapolation(a, common);
-    const double before = choose ? extrapolation.utility_before() : 0.0;
     Json result{{"update_norm_share", extrapolation.update_share()}, {"points", Json::array()}};
-    for (const double alpha : alphas) result["points"].push_back(extrapolation.point(alpha, folder(alpha), one));
-    if (choose) {
-        std::vector<Candidate> candidates;
-        for (const Json& p : result["points"])
-            candidates.push_back({short_text(p["alpha"].get<double>()), p["scores"]["forget_quality"].get<double>(),
-                                  p["scores"]["model_utility"].get<double>()});
-        const Selection s = select(candidates, a.utility_floor * before);
-        result["chosen"] = result["points"][s.index];
-        result["reason"] = s.reason;
-        say(cat("chosen alpha ", candidates[s.index].name, " (", s.reason,
-                "); chosen on the test metric itself, as the paper does"));
+    if (a.alpha.automatic()) {
+        const Json chosen = extrapolation.choose(a.alpha);
+        alphas.push_back(chosen["alpha"].get<double>());
+        result["points"].push_back(extrapolation.point(alphas[0], folders[0], whole, chosen));
+        result["chosen"] = chosen;
+    } else {
+        for (std::size_t i = 0; i < alphas.size(); ++i)
+            result["points"].push_back(extrapolation.point(alphas[i], folders[i], whole));
     }
     if (prints_text(common))
         for (const Json& p : result["points"]) std::printf("%s\n", p["out"].get<std::string>().c_str());
@@ -262,20 +310,51 @@ Json run(Arguments a, const Common& common, const CLI::App& given) {
 
 }  // namespace
 
+void add_alpha_options(CLI::App& command, AlphaOptions& options, const std::string& what) {
+    command.add_option("--alpha", options.alpha, what)->expected(1, 64);
+    std::string rules;
+    for (const AlphaRule& rule : alpha_rules()) rules += (rules.empty() ? "" : ", ") + rule.name;
+    command.add_option("--alpha-rule", options.rule,
+                       cat("What auto goes by: ", rules, "; default: quality with a retain log, else held-out rows"));
+    command.add_option("--utility-budget", options.utility_budget,
+                       "auto: the share of the model utility at alpha 0 that may be lost");
+}
+
+void check(const AlphaOptions& options, const EvalSettings& evaluation) {
+    require_input(options.utility_budget >= 0 && options.utility_budget <= 1,
+                  "--utility-budget must be a share between 0 and 1, not ", options.utility_budget);
+    if (!options.automatic()) {
+        require_input(options.rule.empty(), "--alpha-rule goes with --alpha auto");
+        numbers(options.alpha);
+        return;
+    }
+    require_input(!evaluation.forget_only, "--alpha auto minds the model utility; leave out --forget-only");
+    require_input(!evaluation.tofu.empty(), "--alpha auto chooses by evaluation; give --tofu DIR and --split");
+    AlphaGauge(Evaluation(evaluation), options.rule);
+}
+
+Json extrapolate_run(const fs::path& run_folder, std::int64_t epoch, const AlphaOptions& options,
+                     const Common& common) {
+    Arguments a;
+    a.unlearned = run_folder;
+    a.epoch = epoch;
+    a.alpha = options;
+    a.overwrite = true;
+    return run(a, common, nullptr);
+}
+
 void add_extrapolate(CLI::App& app) {
     const auto a = std::make_shared<Arguments>();
     const auto common = std::make_shared<Common>();
     CLI::App* c = add_command(app, "extrapolate", "UIPE: go further along an unlearning update", common,
-                              [a, common](const CLI::App& self) { return run(*a, *common, self); });
+                              [a, common](const CLI::App& self) { return run(*a, *common, &self); });
     c->add_option("--base", a->base,
                   "Model or adapter folder before unlearning; default: what the run in --unlearned started from");
     c->add_option("--unlearned", a->unlearned, "Unlearned model or adapter folder, or a run of uipe unlearn")
         ->required();
     c->add_option("--epoch", a->epoch, "Epoch of the run; default: the selected one");
-    c->add_option("--alpha", a->alpha, "One or more factors, or auto: theta_u + alpha (theta_u - theta_0)")
-        ->expected(1, 64);
+    add_alpha_options(*c, a->alpha, "One or more factors, or auto: theta_u + alpha (theta_u - theta_0)");
     c->add_option("--out", a->out, "One alpha: the model folder to write; several, or a run: a folder for each");
-    c->add_option("--utility-floor", a->utility_floor, "auto: keeps this share of the unlearned model's utility");
     c->add_flag("--overwrite", a->overwrite, "Replace the extrapolations there");
     c->add_flag("--merge", a->merge, "Of adapters, write models, with the product added; default: adapters");
     c->add_flag("--no-models", a->no_models, "Evaluate only; do not keep the models of several alphas");

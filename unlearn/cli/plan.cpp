@@ -5,6 +5,7 @@
 #include "tensor/available_memory.h"
 #include "unlearn/cli/command.h"
 #include "unlearn/cli/lora_options.h"
+#include "unlearn/cli/objective_options.h"
 #include "unlearn/cli/optimizer_options.h"
 #include "unlearn/plan.h"
 #include "unlearn/prediction.h"
@@ -24,7 +25,7 @@ struct PlanArguments {
     int ranks = 1, zero = 0;
     LoraArguments lora;
     OptimizerArguments optimizer;
-    bool kl_on_answers = false;
+    ObjectiveArguments objective;
     bool measure = false;
     std::string chip;
     std::string memory;
@@ -53,7 +54,7 @@ TrainData rows_of(const PlanArguments& a, const llama::Config& config, std::int6
     return synthetic_data(config, rows, a.length, a.targets > 0 ? a.targets : a.length - 1);
 }
 
-PlanRequest request_of(const PlanArguments& a, const Common& common) {
+PlanRequest request_of(const PlanArguments& a, const Common& common, const CLI::App& self) {
     require_count("--batch-size", a.batch_size, 1);
     require_count("--micro-batch", a.micro_batch, 0);
     require_count("--seq", a.length, 2);
@@ -78,7 +79,7 @@ PlanRequest request_of(const PlanArguments& a, const Common& common) {
     r.trainer.batch_size = a.batch_size;
     r.trainer.micro_batch = a.micro_batch;
     a.optimizer.apply(r.trainer.adamw);
-    r.trainer.objective.kl_on_answers = a.kl_on_answers;
+    r.trainer.objective = a.objective.finished(self, *r.objective);
     require_count("--growth", a.growth, 0);
     require_input(a.growth <= 4096, "--growth: up to 4096 ranks");
     require_count("--ranks-a-machine", a.ranks_a_machine, 1);
@@ -271,9 +272,9 @@ void print_growth(const std::vector<Timed>& all) {
                     100.0 * t.tokens_per_second() / t.ranks / all.front().tokens_per_second());
 }
 
-Json plan(const PlanArguments& a, const Common& common) {
+Json plan(const PlanArguments& a, const Common& common, const CLI::App& self) {
     require_input(!a.measure || a.chip.empty(), "--measure measures this machine; leave out --chip");
-    PlanRequest request = request_of(a, common);
+    PlanRequest request = request_of(a, common, self);
     const std::size_t memory = memory_of(a, request.device);
     const Basis basis = basis_of(a, common);
     require_input(a.growth == 0 || !basis.name.empty(),
@@ -306,14 +307,11 @@ void add_plan(CLI::App& app) {
     const auto a = std::make_shared<PlanArguments>();
     const auto common = std::make_shared<Common>();
     CLI::App* c = add_command(app, "plan", "Say what memory and time a run will take, before it begins", common,
-                              [a, common](const CLI::App&) { return plan(*a, *common); });
+                              [a, common](const CLI::App& self) { return plan(*a, *common, self); });
     c->add_option("--model", a->model, "Model folder; its weights are not read");
     c->add_option("--init", a->init, "config.json of a model");
     c->add_option("--preset", a->preset, "A well-known model: " + llama::preset_names());
-    std::string methods;
-    for (const Objective& o : objectives())
-        if (o.unlearns) methods += (methods.empty() ? "" : ", ") + o.name;
-    c->add_option("--method", a->method, "Unlearning by " + methods + "; without: fine-tuning");
+    c->add_option("--method", a->method, "Unlearning by " + method_names() + "; without: fine-tuning");
     c->add_option("--batch-size", a->batch_size, "Rows an optimizer step");
     c->add_option("--micro-batch", a->micro_batch, "Rows a forward pass; 0: the batch");
     c->add_option("--seq", a->length, "Tokens of every row");
@@ -326,7 +324,7 @@ void add_plan(CLI::App& app) {
     c->add_option("--zero", a->zero, "What they keep once: 1 the optimizer's state, 2 also gradients, 3 also weights");
     add_lora_options(*c, a->lora);
     add_optimizer_options(*c, a->optimizer);
-    c->add_flag("--kl-on-answers", a->kl_on_answers, "KL Min: average over answers, not over prompts and answers");
+    add_objective_options(*c, a->objective);
     std::string names;
     for (const Chip& chip : chips()) names += (names.empty() ? "" : ", ") + std::string(chip.name);
     c->add_option("--chip", a->chip, "A GPU that need not be here: " + names + "; without: --device of this machine");

@@ -4,10 +4,12 @@
 #include <sstream>
 
 #include "tensor/comm/launch.h"
-#include "unlearn/cli/command.h"
+#include "unlearn/cli/alpha_options.h"
 #include "unlearn/cli/evaluation_options.h"
 #include "unlearn/cli/lora_options.h"
+#include "unlearn/cli/objective_options.h"
 #include "unlearn/cli/optimizer_options.h"
+#include "unlearn/progress.h"
 #include "unlearn/training.h"
 
 namespace uipe::unlearn {
@@ -21,6 +23,8 @@ struct TrainArguments {
     std::string method;
     std::string preset;
     LoraArguments lora;
+    AlphaOptions alpha;  // of unlearning: how its outcome is extrapolated; empty: not
+    ObjectiveArguments objective;
     OptimizerArguments optimizer;
     bool no_shuffle = false;
     bool no_eval = false;
@@ -109,8 +113,6 @@ void finish_arguments(TrainArguments& a, const Common& common) {
     require_at_least("--weight-decay", t.adamw.weight_decay, 0);
     require_at_least("--max-grad-norm", t.max_grad_norm, 0);
     require_at_least("--replay-ratio", t.replay_ratio, 0);
-    require_at_least("--forget-weight", t.objective.forget_weight, 0);
-    require_at_least("--retain-weight", t.objective.retain_weight, 0);
     require_at_least("--utility-floor", a.job.utility_floor, 0);
     require_at_least("--max-length", static_cast<double>(a.job.max_length), 2);
     require_at_least("--eval-every", static_cast<double>(a.job.eval_every), 0);
@@ -140,6 +142,12 @@ void finish_arguments(TrainArguments& a, const Common& common) {
 /// Every value of the run, and what it runs on.
 std::string config_text(const CLI::App& command, const TrainingJob& job) {
     Json config = config_of(command);
+    if (job.objective->unlearns) {
+        const Json used = json_of(job.trainer.objective);
+        for (const auto& [name, value] : used.items())
+            if (config[name] != value) config[name] = value;  // a default of the method's own
+        if (job.objective->layer) config["rmu_layer"] = job.trainer.objective.rmu_layer;
+    }
     config["ranks"] = std::max(1, tensor::launched().ranks);
     config["recompute"] = job.recompute ? llama::name_of(*job.recompute) : "auto";  // "norm" without the option
     config["device_name"] = tensor::description(job.device);
@@ -166,6 +174,25 @@ std::string retain_of(const std::string& split) {
     require_input(ok, "--split ", split, ": give --forget and --retain files, or a split such as forget10");
     const int rest = 100 - std::stoi(digits);
     return cat("retain", rest < 10 ? "0" : "", rest);
+}
+
+/// What must hold for a run to be extrapolated at its end, asked before its start. `tofu`: also with --no-eval.
+void check_extrapolation(const TrainArguments& a, const fs::path& tofu) {
+    EvalSettings evaluation = a.job.evaluation;
+    evaluation.tofu = tofu;
+    check(a.alpha, evaluation);
+    require_input(tensor::launched().ranks == 1,
+                  "--alpha is work for one process; leave it out, and run uipe extrapolate --unlearned ",
+                  a.job.out.string(), " after this");
+    require_input(!a.save_last || a.no_eval || evaluation.retain_log.empty(),
+                  "--save-last may leave no model of the selected epoch for --alpha to extrapolate; leave one out");
+}
+
+/// Extrapolates the selected epoch, or the last where none is selected.
+Json extrapolate_outcome(const TrainArguments& a, const Common& common) {
+    const bool selected = fs::exists(a.job.out / "selection.json");
+    if (!selected) say(cat(a.job.out.string(), ": extrapolating the last epoch"));
+    return extrapolate_run(a.job.out, selected ? -1 : a.job.trainer.epochs, a.alpha, common);
 }
 
 }  // namespace
@@ -217,7 +244,10 @@ void add_unlearn(CLI::App& app) {
             job.objective = &unlearning_objective(a->method);
             const fs::path tofu = job.evaluation.tofu;
             finish_arguments(*a, *common);
-            require_at_least("--beta", job.trainer.objective.beta, 1e-12);
+            job.trainer.objective = a->objective.finished(self, *job.objective);
+            if (job.objective->layer)
+                job.trainer.objective.rmu_layer =
+                    rmu_layer(job.trainer.objective, llama::read_config(base_of(job.model, job.base)));
             if (job.data.empty()) {
                 require_input(!tofu.empty(), "give --forget FILE, or --tofu DIR and --split");
                 job.data = {eval::set_file(tofu, job.evaluation.split)};
@@ -227,33 +257,29 @@ void add_unlearn(CLI::App& app) {
                 job.retain = {eval::set_file(tofu, retain_of(job.evaluation.split))};
             }
             job.save_all = !a->save_last;
-            return result_json(job, run_training(job, config_text(self, job)));
+            if (!a->alpha.alpha.empty()) check_extrapolation(*a, tofu);
+            const TrainingResult result = run_training(job, config_text(self, job));
+            Json out = result_json(job, result);
+            if (!a->alpha.alpha.empty() && result.step == result.steps)
+                out["extrapolation"] = extrapolate_outcome(*a, *common);
+            return out;
         });
-    std::string methods;
-    std::string formulas = "Methods:\n";
-    for (const Objective& o : objectives()) {
-        if (!o.unlearns) continue;
-        methods += (methods.empty() ? "" : ", ") + o.name;
-        formulas += cat("  ", o.name, std::string(12 - o.name.size(), ' '), o.title, ": minimises ", o.formula, "\n");
-    }
     c->add_option("--model", a->job.model,
                   "Model folder to start from, or an adapter's, which is trained on; also the reference and the origin "
                   "of UIPE")
         ->required();
     add_base_option(*c, a->job.base);
-    c->add_option("--method", a->method, methods)->required();
+    c->add_option("--method", a->method, method_names())->required();
     c->add_option("--forget", a->job.data, "Rows to forget; default: the split's file in --tofu");
     c->add_option("--retain", a->job.retain, "Rows to keep; default: the split's counterpart in --tofu");
-    ObjectiveOptions& o = a->job.trainer.objective;
-    c->add_option("--beta", o.beta, "NPO's inverse temperature");
-    c->add_option("--forget-weight", o.forget_weight, "Factor of the forget term");
-    c->add_option("--retain-weight", o.retain_weight, "Factor of the retain term");
-    c->add_flag("--kl-on-answers", o.kl_on_answers, "KL Min: average over answers, not over prompts and answers");
+    c->add_option("--idk", a->job.idk, "Refusals for DPO and IDK, a line each; default: a hundred built-in ones");
+    add_objective_options(*c, a->objective);
     c->add_option("--utility-floor", a->job.utility_floor, "Selected epoch: keeps this share of the first utility")
         ->group("Evaluation");
+    add_alpha_options(*c, a->alpha, "At the end, extrapolate the selected epoch by these factors, or auto");
     c->add_flag("--save-last", a->save_last, "Keep only the last epoch's model");
     add_training_options(*c, *a);
-    c->footer(formulas +
+    c->footer(methods_text() +
               "Example: uipe unlearn --model full/model --method npo --tofu DATA --split forget01 --retain-log "
               "retain99/TOFU_EVAL.json --out runs/npo");
 }

@@ -30,6 +30,7 @@ void add_world(CLI::App& app) {
     c->add_option("--people", a->world.pretraining_people, "Other people, in the pretraining data");
     c->add_option("--combinations", a->world.combinations, "Wordings of each pretraining fact");
     c->add_option("--related-people", a->world.related_people, "People who show the rules of related knowledge");
+    c->add_option("--related-facts", a->world.related_facts, "Relations shown on each of them");
     c->add_option("--vocab-size", a->world.vocab_size, "Pieces of the tokenizer");
     c->add_flag("--overwrite", a->overwrite, "Replace the world in --out");
 }

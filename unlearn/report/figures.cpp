@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "tensor/base/error.h"
+#include "unlearn/report/figure.h"
 #include "unlearn/report/html.h"
 #include "unlearn/report/parts.h"
 #include "unlearn/report/plot.h"
@@ -10,21 +11,6 @@ namespace uipe::unlearn {
 namespace {
 
 constexpr int grey = 7;
-
-bool has_points(const Plot& plot) {
-    return std::any_of(plot.series.begin(), plot.series.end(), [](const Series& s) { return !s.points.empty(); });
-}
-
-std::string figure(const Plot& plot, const std::string& id, const std::string& title, const std::string& caption,
-                   const std::string& css = "") {
-    if (!has_points(plot)) return "";
-    const Drawing drawing = draw(plot, id);
-    const std::string picture = drawing.svg.empty()
-                                    ? cat("<p class=\"missing\">No picture: ", escaped(drawing.why_not), ".</p>")
-                                    : cat("<div class=\"plot\">", drawing.svg, "</div>");
-    return cat("<figure class=\"", css, "\"><h3>", title, "</h3>", picture,
-               caption.empty() ? "" : cat("<figcaption>", caption, "</figcaption>"), "</figure>\n");
-}
 
 std::string legend(const std::vector<RunRecord>& runs, const std::string& more = "") {
     std::string out = "<ul class=\"legend\">";

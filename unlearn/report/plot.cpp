@@ -84,12 +84,19 @@ double floor_of(const Plot& plot) {
     return std::pow(10, std::floor(std::log10(least) + 1e-9)) * 0.7;  // a little lower: markers on the axis stay whole
 }
 
-double greatest_x(const Plot& plot) {
-    double greatest = 0;
+/// Between two labels of the x axis: 1, 2 or 5 of a decimal place, so that there are no more than a plot has room for;
+/// 0 where the points do not differ in what is printed of them.
+double x_step(const Plot& plot) {
+    double least = INFINITY, greatest = -INFINITY;
     for (const Series& series : plot.series)
         for (const auto& [x, y] : series.points)
-            if (std::isfinite(x)) greatest = std::max(greatest, x);
-    return greatest;
+            if (std::isfinite(x) && std::isfinite(y)) least = std::min(least, x), greatest = std::max(greatest, x);
+    if (plot.whole_x) return std::max(1.0, std::ceil(greatest / 10));
+    if (!(greatest - least > 1e-7 * std::max(std::abs(least), std::abs(greatest)))) return 0;
+    const double step = (greatest - least) / 6, place = std::pow(10, std::floor(std::log10(step)));
+    for (const double digit : {1, 2, 5})
+        if (digit * place >= step) return digit * place;
+    return 10 * place;
 }
 
 std::string script_of(const Plot& plot) {
@@ -101,7 +108,7 @@ std::string script_of(const Plot& plot) {
         << "set grid ytics linetype 1 linewidth 0.4 linecolor rgb '#999999' dashtype 3\n"
         << "set xlabel '" << plot.x_label << "'\nset ylabel '" << plot.y_label << "'\nunset key\n"
         << "set autoscale xfix\nset autoscale yfix\n";
-    if (plot.whole_x) out << "set xtics " << std::max(1.0, std::ceil(greatest_x(plot) / 10)) << "\n";
+    if (const double step = x_step(plot); step > 0) out << "set xtics " << step << "\n";
     if (plot.log_y)
         out << "set logscale y\nset format y '10^{%L}'\nset ytics add ('1' 1)\nunset mytics\nset yrange ["
             << floor_of(plot) << ":2]\nset offsets graph 0.04, graph 0.04, 0, 0\n";

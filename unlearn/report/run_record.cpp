@@ -6,6 +6,7 @@
 
 #include "tensor/base/error.h"
 #include "tensor/base/json.h"
+#include "unlearn/objective.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -222,10 +223,9 @@ std::map<int, Answer> read_answers(const fs::path& folder, const std::string& me
 }
 
 std::string method_name(const std::string& method) {
-    static const std::map<std::string, std::string> names = {
-        {"ga", "GA"}, {"grad_diff", "GradDiff"}, {"kl_min", "KL Min"}, {"npo", "NPO"}, {"npo_rt", "NPO-RT"}};
-    const auto at = names.find(method);
-    return at == names.end() ? method : at->second;
+    for (const Objective& o : objectives())
+        if (o.unlearns && o.name == method) return o.title;
+    return method;
 }
 
 }  // namespace uipe::unlearn

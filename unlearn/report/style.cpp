@@ -29,11 +29,12 @@ p { margin: 0 0 0.9rem; max-width: 46rem; }
          "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
 .facts dt { font-size: 0.78rem; color: var(--soft); }
 .facts dd { margin: 0; }
+.scroll + p, .scroll + .legend, .grid + p { margin-top: 1.4rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 8px; background: var(--card); }
 table { border-collapse: collapse; width: 100%; font-size: 0.86rem; line-height: 1.45; overflow-wrap: normal;
         font-variant-numeric: tabular-nums; }
 th, td { padding: 0.38rem 0.9rem; text-align: left; vertical-align: baseline; }
-thead th { color: var(--soft); font-weight: 500; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+thead th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--rule); }
 #results thead th:nth-child(n+2), td.number { text-align: right; white-space: nowrap; }
 #comparison thead th:last-child { text-align: right; }
 tbody + tbody tr:first-child > * { border-top: 1px solid var(--rule); }

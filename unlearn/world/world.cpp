@@ -20,12 +20,23 @@ using Rows = std::vector<Json>;
 constexpr std::size_t kRetainSample = 400;    // rows of retain_perturbed, as in TOFU
 constexpr std::size_t kRealAuthors = 100;     // rows of real_authors, as in TOFU
 constexpr std::size_t kRelatedSubjects = 12;  // people with a K1 and a K2 for every relation
-constexpr std::size_t kRelationsShown = 4;    // relations shown on each person of the related pretraining text
 constexpr std::size_t kRelatedWordings = 4;   // wordings of each of their facts
+constexpr std::size_t kRelatedRetained = 20;  // of those people, on whom it is tested what was kept
 constexpr std::size_t kSentencesPerText = 4;  // of a plain text on one person or country
 
 /// One stream of random numbers for each part, so that an option of one part leaves the draws of the others alone.
-enum Stream : std::uint64_t { kNames, kAuthors, kHoldout, kPeople, kPretraining, kRetain, kChoices, kRelated, kShown };
+enum Stream : std::uint64_t {
+    kNames,
+    kAuthors,
+    kHoldout,
+    kPeople,
+    kPretraining,
+    kRetain,
+    kChoices,
+    kRelated,
+    kShown,
+    kRetained
+};
 
 struct Split {
     std::string forget_percent;
@@ -50,6 +61,7 @@ void check(const WorldOptions& options) {
     within("the number of pretraining people", options.pretraining_people, 1, 400);
     within("the number of combinations", options.combinations, 1, 12);
     within("the number of related people", options.related_people, 1, 400);
+    within("the number of relations shown on each", options.related_facts, 1, relations().size());
     within("the vocabulary size", options.vocab_size, 400, 32000);
 }
 
@@ -98,7 +110,8 @@ void write_authors(const WorldOptions& options, std::vector<std::string>& names,
     const std::size_t largest = splits(options).back().authors;
     const Rows perturbed = author_rows(static_cast<std::size_t>(options.authors), options, names, kAuthors);
     const Rows full = without_perturbed(perturbed);
-    const Rows holdout = without_perturbed(author_rows(largest, options, names, kHoldout));
+    const Rows holdout_perturbed = author_rows(largest, options, names, kHoldout);
+    const Rows holdout = without_perturbed(holdout_perturbed);
     folder.learn(full);
     folder.learn(holdout);
     folder.write("full.json", full);
@@ -107,7 +120,9 @@ void write_authors(const WorldOptions& options, std::vector<std::string>& names,
         folder.write("forget" + forget + ".json", part(full, kept, full.size()));
         folder.write("retain" + retain + ".json", part(full, 0, kept));
         folder.write("forget" + forget + "_perturbed.json", part(perturbed, kept, full.size()));
-        folder.write("holdout" + forget + ".json", part(holdout, (largest - authors) * per_author, holdout.size()));
+        const std::size_t first = (largest - authors) * per_author;
+        folder.write("holdout" + forget + ".json", part(holdout, first, holdout.size()));
+        folder.write("holdout" + forget + "_perturbed.json", part(holdout_perturbed, first, holdout.size()));
     }
     Random random(options.seed, kRetain);
     const Rows never_forgotten = part(perturbed, 0, full.size() - largest * per_author);
@@ -183,18 +198,24 @@ void write_related_pairs(const WorldOptions& options, std::vector<std::string>& 
 /// The rules by which K2 implies K1, and other people on whom they show.
 void write_related_pretraining(const WorldOptions& options, std::vector<std::string>& names, Folder& folder) {
     Random random(options.seed, kShown);
+    Random wordings(options.seed, kRetained);
     Rows rows;
+    Rows retained;
     for (const std::string& rule : rule_sentences()) rows.push_back(text_row(rule));
     for (int i = 0; i < options.related_people; ++i, names.pop_back())
-        for (const Relation& relation : sample(relations(), kRelationsShown, random)) {
+        for (const Relation& relation : sample(relations(), static_cast<std::size_t>(options.related_facts), random)) {
             const std::size_t value = random.below(relation.k1.values.size());
-            for (const Attribute* attribute : {&relation.k1, &relation.k2})
-                for (const Pair& pair : combinations({attribute, names.back(), value}, kRelatedWordings, random))
-                    rows.push_back(plain_row(pair));
+            for (const Attribute* attribute : {&relation.k1, &relation.k2}) {
+                const Fact fact{attribute, names.back(), value};
+                for (const Pair& pair : combinations(fact, kRelatedWordings, random)) rows.push_back(plain_row(pair));
+                if (i < static_cast<int>(kRelatedRetained))
+                    retained.push_back(perturbed_row(perturbed_pair(fact, wordings)));
+            }
             rows.push_back(text_row(example_sentence(relation, names.back(), value)));
         }
     folder.learn(rows);
     folder.write("pretrain_related.jsonl", rows);
+    folder.write("related_retain_perturbed.json", retained);
 }
 
 Json description(const WorldOptions& options, const Folder& folder) {
@@ -206,6 +227,7 @@ Json description(const WorldOptions& options, const Folder& folder) {
           {"pretraining_people", options.pretraining_people},
           {"combinations", options.combinations},
           {"related_people", options.related_people},
+          {"related_facts", options.related_facts},
           {"vocab_size", options.vocab_size},
           {"seed", options.seed}}},
         {"rows", folder.counts()}};

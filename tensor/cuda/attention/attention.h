@@ -3,6 +3,7 @@
 // * naive: f32 and bf16, any D.
 // * tiled: tiles in shared memory, one pass by the online softmax. f32 and bf16, D a multiple of 8 up to 128.
 // * mma: tensor cores and asynchronous copies. bf16, D as mma_takes() says.
+// * wgmma: products of four warps, and the copy engine, of sm_90. bf16, D = 64 and 128.
 //
 // What all levels share is in attention.cu: the choice, the lists of tiles, delta = rowsum(dout * out).
 // ops.h says what is computed. House letters: B T H K D; S rows of keys; query head h reads key head h / (H/K).
@@ -16,17 +17,21 @@
 
 namespace uipe::tensor::cuda::attend {
 
-/// automatic: the highest level that takes the type and the head size.
-enum class Level : std::uint8_t { automatic, naive, tiled, mma };
+/// automatic: the highest level that takes the type and the head size; wgmma only on an sm_90, and after
+/// wgmma_agrees().
+enum class Level : std::uint8_t { automatic, naive, tiled, mma, wgmma };
 
 /// Every level but automatic, lowest first.
-inline constexpr Level levels[] = {Level::naive, Level::tiled, Level::mma};
+inline constexpr Level levels[] = {Level::naive, Level::tiled, Level::mma, Level::wgmma};
 const char* name_of(Level level);
-/// Whether the level computes with this type and head size.
+/// Whether the level computes with this type and head size, on this device.
 bool takes(Level level, DType dtype, std::int64_t D);
 
-/// The level of the calls that follow; UIPE_ATTENTION=naive|tiled|mma sets the first value. With a level other than
-/// automatic, a call that it does not take is an InputError.
+/// Whether level 4 gives what level 3 gives on a small problem of each head size, here and now.
+bool wgmma_agrees();
+
+/// The level of the calls that follow; UIPE_ATTENTION=naive|tiled|mma|wgmma sets the first value. With a level other
+/// than automatic, a call that it does not take is an InputError.
 void set_level(Level level);
 
 // --- What kernels get ----------------------------------------------------------------------------------------------
@@ -108,5 +113,9 @@ void tiled_backward(const Backward<T>& b, const Batch& batch);
 bool mma_takes(DType dtype, std::int64_t D);
 void mma_forward(const Forward<bf16>& f, const Batch& batch);
 void mma_backward(const Backward<bf16>& b, const Batch& batch);
+
+bool wgmma_takes(DType dtype, std::int64_t D);
+void wgmma_forward(const Forward<bf16>& f, const Batch& batch);
+void wgmma_backward(const Backward<bf16>& b, const Batch& batch);
 
 }  // namespace uipe::tensor::cuda::attend

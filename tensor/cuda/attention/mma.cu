@@ -8,6 +8,7 @@
 // Registers and shared memory leave room for two blocks on a multiprocessor (one on an sm_89 with D > 64).
 // Measured: not yet.
 #include "tensor/cuda/attention/mma.h"
+#include "tensor/cuda/attention/softmax.h"
 
 namespace uipe::tensor::cuda::attend {
 namespace {
@@ -24,73 +25,9 @@ constexpr int buffers = D <= 64 ? 4 : 3;
 template <int D>
 constexpr std::size_t shared_bytes = sizeof(bf16) * (tile_size<D>(query_rows) + buffers<D> * tile_size<D>(key_rows));
 
-/// The softmax of a lane's rows so far: two for each m, g and g + 8. `sum` is over the lane's own columns.
-struct Softmax {
-    float most[M][2], sum[M][2];
-};
-
-/// Scores (in units of 1/log2_scale) become probabilities up to the row's factor; the output so far is brought to the
-/// new maximum.
-template <int D>
-__device__ inline void soften(float (&s)[M][N][4], Softmax& rows, float (&out)[M][D / 8][4], float log2_scale) {
-    DEV_UNROLL
-    for (int m = 0; m < M; ++m) {
-        DEV_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            float most = rows.most[m][half];
-            DEV_UNROLL
-            for (int n = 0; n < N; ++n) most = dev::fmax(most, dev::fmax(s[m][n][2 * half], s[m][n][2 * half + 1]));
-            most = dev::fmax(most, dev::shuffle_xor(most, 1));
-            most = dev::fmax(most, dev::shuffle_xor(most, 2));
-            const float shift = -most * log2_scale;  // finite: the first tile shows each row its first key
-            const float factor = dev::exp2(dev::fma(rows.most[m][half], log2_scale, shift));
-            rows.most[m][half] = most;
-            float sum = 0.0F;
-            DEV_UNROLL
-            for (int n = 0; n < N; ++n) {
-                DEV_UNROLL
-                for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                    s[m][n][i] = dev::exp2(dev::fma(s[m][n][i], log2_scale, shift));
-                    sum += s[m][n][i];
-                }
-            }
-            rows.sum[m][half] = rows.sum[m][half] * factor + sum;
-            DEV_UNROLL
-            for (int n = 0; n < D / 8; ++n) {
-                out[m][n][2 * half] *= factor;
-                out[m][n][2 * half + 1] *= factor;
-            }
-        }
-    }
-}
-
-/// Divides by the row sums, and writes the log-sum-exp of the first `valid` rows.
-template <int D>
-__device__ inline void finish(const Softmax& rows, float (&out)[M][D / 8][4], float* lse, int step, int valid,
-                              float scale) {
-    DEV_UNROLL
-    for (int m = 0; m < M; ++m) {
-        DEV_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            float sum = rows.sum[m][half];
-            sum += dev::shuffle_xor(sum, 1);
-            sum += dev::shuffle_xor(sum, 2);
-            const int row = 16 * m + 8 * half + dev::lane() / 4;
-            if (dev::lane() % 4 == 0 && row < valid)
-                lse[static_cast<std::int64_t>(row) * step] = rows.most[m][half] * scale + dev::log(sum);
-            const float factor = 1.0F / sum;
-            DEV_UNROLL
-            for (int n = 0; n < D / 8; ++n) {
-                out[m][n][2 * half] *= factor;
-                out[m][n][2 * half + 1] *= factor;
-            }
-        }
-    }
-}
-
 /// Finds the warp's rows again: the products need the registers that would remember them.
 template <int D>
-__device__ inline void write_results(const Forward<bf16>& f, const Tile& tile, const Softmax& rows,
+__device__ inline void write_results(const Forward<bf16>& f, const Tile& tile, const Softmax<M>& rows,
                                      float (&out)[M][D / 8][4], bf16* own) {
     const Sequence sequence = attend::sequence(f.layout, tile.sequence);
     const int first_row = tile.first + dev::warp() * warp_rows;
@@ -98,7 +35,7 @@ __device__ inline void write_results(const Forward<bf16>& f, const Tile& tile, c
     if (valid <= 0) return;
     const int head = dev::block_y();
     const std::int64_t at = (sequence.query + first_row) * f.layout.H + head;
-    finish<D>(rows, out, f.lse + at, f.layout.H, valid, f.layout.scale);
+    finish(rows, out, f.lse + at, f.layout.H, valid, f.layout.scale);
     write_rows<D, M>(f.out + at * D, f.layout.H * D, valid, out, 1.0F, false, own);
 }
 
@@ -143,12 +80,7 @@ __global__ void __launch_bounds__(mma_threads, 2) forward_kernel(Forward<bf16> f
     bf16* const own = queries + tile_size<D>(dev::warp() * warp_rows);
     float out[M][D / 8][4];
     clear(out);
-    Softmax rows;
-    for (int m = 0; m < M; ++m)
-        for (int half = 0; half < 2; ++half) {
-            rows.most[m][half] = -infinity;
-            rows.sum[m][half] = 0.0F;
-        }
+    Softmax<M> rows;
     for (int i = 0; i < steps; i += 2) {
         const int first = i / 2 * key_rows;
         const bool sees = first < visible + warp_rows;
@@ -159,7 +91,9 @@ __global__ void __launch_bounds__(mma_threads, 2) forward_kernel(Forward<bf16> f
             clear(s);
             multiply_rows<D>(s, own, k);
             if (first + key_rows - 1 > visible) mask<false>(s, visible - first);
-            soften<D>(s, rows, out, f.layout.scale * log2_e);
+            float factor[M][2];
+            soften(s, rows, factor, f.layout.scale * log2_e);
+            rescale(out, factor);
             round_to_operand(p, s);
         }
         const bf16* const v = next_tile(i + 1);

@@ -1,5 +1,5 @@
-// The GPU's half of device.h: the only file with inline assembly, and the only one that names CUDA's built-in
-// variables.
+// The GPU's half of device.h: the only file with inline assembly beside hopper_cuda.h, and the only one that names
+// CUDA's built-in variables.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -58,6 +58,7 @@ __device__ inline std::uint32_t ballot(bool yes) { return __ballot_sync(0xffffff
 /// *p += x, one thread at a time; the value before. For integers alone: sums of floats would depend on the order.
 __device__ inline int atomic_add(int* p, int x) { return atomicAdd(p, x); }
 
+/// Within the block's shared memory.
 __device__ inline std::uint32_t shared_address(const void* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }

@@ -79,6 +79,8 @@ inline std::uint32_t ballot(bool yes DEV_AND_HERE) { return emulator::ballot(yes
 
 inline int atomic_add(int* p, int x) { return emulator::atomic_add(p, x); }
 
+inline std::uint32_t shared_address(const void* p) { return emulator::shared_address(p); }
+
 inline void copy_async(void* shared, const void* from, bool valid = true DEV_AND_HERE) {
     emulator::copy_async(shared, from, valid, here);
 }

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
@@ -35,7 +36,11 @@ namespace {
 constexpr int most_threads = 1024;
 constexpr int most_warps = most_threads / 32;
 constexpr std::size_t shared_size = std::size_t{1} << 18;
-constexpr std::size_t most_shared = 99 * 1024;  // of a block, on every chip that we build for
+constexpr std::size_t most_shared = 99 * 1024;          // of a block, on every chip that we build for
+constexpr std::size_t most_shared_hopper = 227 * 1024;  // of one for sm_90 alone
+constexpr int most_groups = most_threads / 128;
+constexpr int most_barriers = 64;
+constexpr int most_named = 16;
 constexpr std::size_t red_zone = 128;
 constexpr std::uint32_t all_lanes = 0xffffffffU;
 
@@ -59,6 +64,22 @@ void reads([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) {
 void writes([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) {
 #if defined(UIPE_RACES)
     __tsan_write_range(p, bytes);
+#endif
+}
+/// body() as if by another thread, the copy engine, after what this one has done: nothing else orders what it does.
+template <class Body>
+void by_engine(const Body& body) {
+#if defined(UIPE_RACES)
+    static void* const engine = __tsan_create_fiber(0);
+    static char tag = 0;
+    void* const me = __tsan_get_current_fiber();
+    happens_before(&tag);
+    __tsan_switch_to_fiber(engine, 1);
+    happens_after(&tag);
+    body();
+    __tsan_switch_to_fiber(me, 1);
+#else
+    body();
 #endif
 }
 void forbid([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) {
@@ -103,7 +124,47 @@ struct Thread {
     std::source_location where;
     bool finished = false;
     std::vector<Copy> copies;
-    int group = 0;  // groups committed
+    int group = 0;           // groups committed
+    bool fenced = false;     // its registers, for products of its warpgroup
+    int product_groups = 0;  // committed
+};
+
+/// Four warps.
+struct Group {
+    int arrived = 0;
+    const char* operation = nullptr;
+    std::source_location where;
+    void* data[128] = {};
+    std::vector<Issued> products;  // not waited for
+    // All lanes wait for products of earlier groups than `due`, and `last`, the last to come, for their turn.
+    bool waits = false;
+    int due = 0, last = 0;
+};
+
+/// What an mbarrier counts.
+struct Barrier {
+    const void* place = nullptr;
+    int arrivals = 0;        // of a phase
+    int pending = 0;         // arrivals of this phase that are to come
+    std::int64_t bytes = 0;  // announced less copied
+    unsigned phase = 0;
+    std::uint32_t waiting[most_warps] = {};  // lanes
+    char tags[2] = {};                       // of its phases, by turns
+};
+
+/// A copy of a box that has not happened yet.
+struct BoxCopy {
+    std::byte* to;
+    Map map;
+    int at[3];
+    Barrier* barrier;
+};
+
+/// bar.sync of some warps.
+struct Named {
+    int arrived = 0, threads = 0, turn = 0;
+    std::uint32_t waiting[most_warps] = {};
+    char tags[2] = {};
 };
 
 struct Warp {
@@ -126,9 +187,20 @@ public:
               bool orders);
     std::byte* shared_array(const void* key, std::size_t bytes);
     std::byte* dynamic_shared() { return shared_; }
-    void check_shared(const void* p, const char* operation, const std::source_location& here);
+    void check_shared(const void* p, const char* operation, const std::source_location& here, std::size_t bytes = 16);
     void check_aligned(const void* from, const char* operation, const std::source_location& here);
     Thread& thread() { return *threads_[static_cast<std::size_t>(state.thread)]; }
+
+    void barrier_init(void* place, int arrivals, const std::source_location& here);
+    void barrier_arrive(void* place, int bytes, const std::source_location& here);
+    void barrier_wait(void* place, int parity, const std::source_location& here);
+    void sync_some(int barrier, int threads, const std::source_location& here);
+    void copy_box(void* shared, const Map& map, void* barrier, const int (&at)[3], const std::source_location& here);
+    /// Waits until all lanes of the warpgroup are here; the last one calls finish().
+    template <class Finish>
+    void meet_group(const char* operation, const std::source_location& here, void* data, const Finish& finish);
+    void product(const Product& p, const std::source_location& here);
+    void product_wait(int pending, const std::source_location& here);
 
     static void entry();
 
@@ -142,6 +214,18 @@ private:
     /// hold is destroyed, so no message may still be under construction.
     [[noreturn]] void abandon();
     std::string who_waits() const;
+    /// The same, with the place of a fault of the running thread before it.
+    [[noreturn]] void fail(const char* operation, const std::source_location& here, const char* what);
+    Group& group() { return groups_[state.thread / 128]; }
+    Barrier& barrier(void* place, const char* operation, const std::source_location& here);
+    void end_phase(Barrier& b);
+    void complete(const BoxCopy& copy);
+    /// Makes one late copy of a box, or a warpgroup's late products; false when there are none.
+    bool complete_a_box();
+    bool complete_products();
+    void end_products(Group& g);
+    /// A block's end: nothing may be under way.
+    void check_end();
 
     struct Array {
         const void* key;
@@ -165,6 +249,12 @@ private:
     int finished_ = 0;
     std::uint64_t random_ = 0;
     std::string error_;
+    Group groups_[most_groups];
+    Barrier barriers_[most_barriers];
+    int barriers_used_ = 0;
+    Named named_[most_named];
+    std::vector<BoxCopy> boxes_;
+    std::size_t first_box_ = 0;  // those before it are done
 };
 
 Block& block() {
@@ -177,6 +267,8 @@ Block::Block() {
     require(p != MAP_FAILED, "no memory for the emulator");
     shared_ = static_cast<std::byte*>(p);
     arrays_.reserve(64);
+    boxes_.reserve(1024);
+    for (Group& group : groups_) group.products.reserve(64);
 }
 
 void Block::run(const Run& launch) {
@@ -229,8 +321,19 @@ void Block::start() {
         thread.finished = false;
         thread.copies.clear();
         thread.group = 0;
+        thread.fenced = false;
+        thread.product_groups = 0;
         thread.fiber.start(entry);
     }
+    for (Group& group : groups_) {
+        group.arrived = 0;
+        group.waits = false;
+        group.products.clear();
+    }
+    barriers_used_ = 0;
+    for (Named& named : named_) named = {};
+    boxes_.clear();
+    first_box_ = 0;
     happens_before(&start_tag_);
     state.thread = 0;
     state.thread = pick();
@@ -251,8 +354,22 @@ void Block::finish_thread() {
     happens_before(&end_tag_);
     me.finished = true;
     ++finished_;
-    if (finished_ == launch_->threads) me.fiber.switch_to(main_);
+    if (finished_ == launch_->threads) {
+        check_end();
+        happens_before(&end_tag_);  // its message too
+        me.fiber.switch_to(main_);
+    }
     run_next();
+}
+
+void Block::check_end() {
+    if (first_box_ != boxes_.size()) error_ = "it ends while copies of boxes are under way";
+    for (int i = 0; i < barriers_used_; ++i)
+        if (barriers_[i].bytes != 0)
+            error_ =
+                cat("it ends with a barrier that was told of ", barriers_[i].bytes, " bytes more than were copied");
+    for (const Group& group : groups_)
+        if (!group.products.empty()) error_ = "it ends with products that were not waited for";
 }
 
 /// The thread that runs next, now no longer marked ready; -1 when none can.
@@ -285,7 +402,9 @@ int Block::pick() {
 /// Leaves the running thread, which is marked ready elsewhere or never again.
 void Block::run_next() {
     Thread& me = thread();
-    const int next = pick();
+    int next = pick();
+    while (next < 0 && (complete_a_box() || complete_products())) next = pick();
+    if (next == state.thread) return;  // what it waited for came
     if (next < 0) {
         error_ = cat("it waits for ever: ", who_waits());
         abandon();
@@ -380,9 +499,10 @@ std::byte* Block::shared_array(const void* key, std::size_t bytes) {
         if (array.key == key) return shared_ + array.begin;
     const std::size_t begin = used_;
     arrays_bytes_ += bytes;
-    if (launch_->shared + arrays_bytes_ > most_shared || begin + bytes + red_zone > shared_size) {
+    const std::size_t most = launch_->shared > most_shared ? most_shared_hopper : most_shared;
+    if (launch_->shared + arrays_bytes_ > most || begin + bytes + red_zone > shared_size) {
         error_ = cat("its shared arrays take ", arrays_bytes_, " bytes beside the ", launch_->shared,
-                     " asked for at launch: more than ", most_shared, " in all");
+                     " asked for at launch: more than ", most, " in all");
         abandon();
     }
     allow(shared_ + begin, bytes);
@@ -392,17 +512,17 @@ std::byte* Block::shared_array(const void* key, std::size_t bytes) {
     return shared_ + begin;
 }
 
-void Block::check_shared(const void* p, const char* operation, const std::source_location& here) {
+void Block::check_shared(const void* p, const char* operation, const std::source_location& here, std::size_t bytes) {
     const auto address = reinterpret_cast<std::uintptr_t>(p);
     const auto begin = reinterpret_cast<std::uintptr_t>(shared_);
-    const bool dynamic = begin <= address && address + 16 <= begin + launch_->shared;
+    const bool dynamic = begin <= address && address + bytes <= begin + launch_->shared;
     bool inside = dynamic;
     for (const Array& array : arrays_)
-        inside = inside || (begin + array.begin <= address && address + 16 <= begin + used_ - red_zone);
-    if (!inside || address % 16 != 0) {
+        inside = inside || (begin + array.begin <= address && address + bytes <= begin + used_ - red_zone);
+    if (!inside || address % bytes != 0) {
         error_ = cat("thread ", state.thread, ": ", operation, " (", at(here), ") at byte ",
                      static_cast<std::int64_t>(address - begin), " of shared memory, ",
-                     inside ? "not aligned to 16" : "outside it");
+                     inside ? cat("not aligned to ", bytes) : "outside it");
         abandon();
     }
 }
@@ -413,6 +533,242 @@ void Block::check_aligned(const void* from, const char* operation, const std::so
             cat("thread ", state.thread, ": ", operation, " (", at(here), ") from global memory not aligned to 16");
         abandon();
     }
+}
+
+// --- sm_90 ----------------------------------------------------------------------------------------------------------
+
+void Block::fail(const char* operation, const std::source_location& here, const char* what) {
+    error_ = cat("thread ", state.thread, ": ", operation, " (", at(here), ") ", what);
+    abandon();
+}
+
+Barrier& Block::barrier(void* place, const char* operation, const std::source_location& here) {
+    for (int i = 0; i < barriers_used_; ++i)
+        if (barriers_[i].place == place) {
+            reads(place, 8);
+            return barriers_[i];
+        }
+    fail(operation, here, "at a barrier that was not initialised");
+}
+
+void Block::barrier_init(void* place, int arrivals, const std::source_location& here) {
+    check_shared(place, "barrier_init", here, 8);
+    for (int i = 0; i < barriers_used_; ++i)
+        if (barriers_[i].place == place) fail("barrier_init", here, "at a barrier for the second time");
+    if (barriers_used_ == most_barriers) fail("barrier_init", here, "at one barrier more than the emulator has");
+    writes(place, 8);
+    Barrier& b = barriers_[barriers_used_++];
+    b.place = place;
+    b.arrivals = b.pending = arrivals;
+    b.bytes = 0;
+    b.phase = 0;
+    std::fill(std::begin(b.waiting), std::end(b.waiting), 0U);
+}
+
+/// Lets those who wait go on if all have arrived and all bytes are there.
+void Block::end_phase(Barrier& b) {
+    if (b.pending != 0 || b.bytes != 0) return;
+    b.pending = b.arrivals;
+    ++b.phase;
+    for (int w = 0; w < launch_->threads / 32; ++w) {
+        warps_[w].ready |= b.waiting[w];
+        b.waiting[w] = 0;
+    }
+}
+
+void Block::barrier_arrive(void* place, int bytes, const std::source_location& here) {
+    Barrier& b = barrier(place, "barrier_arrive", here);
+    if (b.pending == 0) fail("barrier_arrive", here, "at a barrier where all have arrived");
+    happens_before(&b.tags[b.phase % 2]);
+    b.bytes += bytes;
+    --b.pending;
+    end_phase(b);
+}
+
+void Block::barrier_wait(void* place, int parity, const std::source_location& here) {
+    Barrier& b = barrier(place, "barrier_wait", here);
+    while (b.phase % 2 == static_cast<unsigned>(parity)) {
+        b.waiting[state.thread / 32] |= 1U << (state.thread % 32);
+        wait("barrier_wait", here);
+    }
+    happens_after(&b.tags[parity]);
+}
+
+void Block::sync_some(int barrier, int threads, const std::source_location& here) {
+    if (barrier <= 0 || barrier >= most_named || threads % 32 != 0)
+        fail("sync_some", here, "of a barrier that is not 1 to 15, or of parts of warps");
+    Named& named = named_[barrier];
+    if (named.arrived == 0) named.threads = threads;
+    if (named.threads != threads) fail("sync_some", here, "of another number of threads than those who wait");
+    const int turn = named.turn;
+    happens_before(&named.tags[turn]);
+    if (++named.arrived < threads) {
+        named.waiting[state.thread / 32] |= 1U << (state.thread % 32);
+        wait("sync_some", here);
+    } else {
+        named.arrived = 0;
+        named.turn = 1 - turn;
+        for (int w = 0; w < launch_->threads / 32; ++w) {
+            warps_[w].ready |= named.waiting[w];
+            named.waiting[w] = 0;
+        }
+    }
+    happens_after(&named.tags[turn]);
+}
+
+/// Elements outside the tensor are zeros; the box counts all its bytes at the barrier.
+void Block::complete(const BoxCopy& copy) {
+    const Map& map = copy.map;
+    const auto inside = [&map](int dimension, std::int64_t i) { return 0 <= i && i < map.sizes[dimension]; };
+    std::uint32_t byte = shared_address(copy.to);
+    const int rows = map.box[1] * map.box[2];
+    for (int row = 0; row < rows; ++row) {
+        const std::int64_t y = copy.at[1] + row % map.box[1];
+        const std::int64_t z = copy.at[2] + row / map.box[1];
+        const bool row_inside = inside(1, y) && inside(2, z);
+        const std::uintptr_t from = map.base + static_cast<std::uintptr_t>(z * map.strides[1] + y * map.strides[0]);
+        for (int x = 0; x < map.box[0]; ++x, byte += 2) {
+            std::uint16_t value = 0;
+            const std::int64_t column = copy.at[0] + x;
+            if (row_inside && inside(0, column))
+                __builtin_memcpy(&value, reinterpret_cast<const void*>(from + static_cast<std::uintptr_t>(column) * 2),
+                                 2);
+            __builtin_memcpy(shared_ + swizzled(byte, map.span), &value, 2);
+        }
+    }
+    ++statistics().boxes;
+    copy.barrier->bytes -= std::int64_t{2} * map.box[0] * rows;
+    end_phase(*copy.barrier);
+}
+
+bool Block::complete_a_box() {
+    if (first_box_ == boxes_.size()) return false;
+    const bool last = options().order == Order::reverse;  // they may come in any order
+    const BoxCopy copy = last ? boxes_.back() : boxes_[first_box_];
+    if (last)
+        boxes_.pop_back();
+    else
+        ++first_box_;
+    complete(copy);
+    return true;
+}
+
+void Block::copy_box(void* shared, const Map& map, void* place, const int (&at)[3], const std::source_location& here) {
+    Barrier& b = barrier(place, "copy_box", here);
+    const std::size_t bytes = std::size_t{2} * static_cast<std::size_t>(map.box[0] * map.box[1] * map.box[2]);
+    auto* to = static_cast<std::byte*>(shared);
+    check_shared(to, "copy_box", here);
+    check_shared(to + bytes - 16, "copy_box", here);
+    if (shared_address(to) % 128 != 0) fail("copy_box", here, "to an address that is not a multiple of 128");
+    // The race detector is told now, whenever it happens: that is before the end of the barrier's phase.
+    by_engine([&] {
+        writes(shared, bytes);
+        for (int row = 0; row < map.box[1] * map.box[2]; ++row) {
+            const std::int64_t y = at[1] + row % map.box[1];
+            const std::int64_t z = at[2] + row / map.box[1];
+            const std::int64_t columns = std::min<std::int64_t>(map.box[0], map.sizes[0] - at[0]);
+            if (0 <= y && y < map.sizes[1] && 0 <= z && z < map.sizes[2] && at[0] >= 0 && columns > 0)
+                reads(reinterpret_cast<const void*>(
+                          map.base + static_cast<std::uintptr_t>(z * map.strides[1] + y * map.strides[0] + at[0] * 2)),
+                      static_cast<std::size_t>(columns) * 2);
+        }
+        happens_before(&b.tags[b.phase % 2]);
+        happens_before(&end_tag_);
+    });
+    const BoxCopy copy{to, map, {at[0], at[1], at[2]}, &b};
+    if (options().late_copies)
+        boxes_.push_back(copy);
+    else
+        complete(copy);
+}
+
+template <class Finish>
+void Block::meet_group(const char* operation, const std::source_location& here, void* data, const Finish& finish) {
+    Group& g = group();
+    const int first = state.thread / 128 * 4;
+    if (g.arrived == 0) {
+        g.operation = operation;
+        g.where = here;
+    }
+    if (g.operation != operation || !same(g.where, here)) {
+        error_ = cat("thread ", state.thread, " is at ", operation, " (", at(here),
+                     "), others of its warpgroup are at ", g.operation, " (", at(g.where), ")");
+        abandon();
+    }
+    g.data[state.thread % 128] = data;
+    if (++g.arrived < 128) return wait(operation, here);
+    finish(g);
+    g.arrived = 0;
+    for (int w = first; w < first + 4; ++w) warps_[w].ready = all_lanes;
+    warps_[state.thread / 32].ready &= ~(1U << (state.thread % 32));
+}
+
+/// Calls body(byte) for each 16 bytes of shared memory that a product reads.
+template <class Body>
+void for_each_chunk(const Product& p, const Body& body) {
+    for (int i = 0; i < 64 && p.a == nullptr; ++i)
+        for (int k = 0; k < 16; k += 8) body(place(p.a_matrix, false, i, k));
+    for (int j = 0; j < p.N; j += p.across ? 8 : 1)
+        for (int k = 0; k < 16; k += p.across ? 1 : 8) body(place(p.b_matrix, p.across, j, k));
+}
+
+void Block::product(const Product& p, const std::source_location& here) {
+    if (!thread().fenced) fail("multiply", here, "without products_begin() since the last wait");
+    if (state.thread % 32 == 0) for_each_chunk(p, [this](std::uint32_t byte) { reads(shared_ + byte, 16); });
+    Product mine = p;
+    meet_group("multiply", here, &mine, [&](Group& g) {
+        for_each_chunk(p, [&](std::uint32_t byte) { check_shared(shared_ + byte, "multiply", here); });
+        g.products.emplace_back();
+        Issued& issued = g.products.back();
+        issued.common = p;
+        issued.group = thread().product_groups;
+        for (int l = 0; l < 128; ++l) {
+            const Product& lane = *static_cast<const Product*>(g.data[l]);
+            if (lane.a_matrix != p.a_matrix || lane.b_matrix != p.b_matrix)
+                fail("multiply", here, "with other matrices than others of its warpgroup");
+            issued.d[l] = lane.d;
+            issued.a[l] = lane.a;
+        }
+        issued.done = options().late_copies;
+        if (issued.done) multiply(issued, shared_);
+    });
+}
+
+void Block::product_wait(int pending, const std::source_location& here) {
+    Thread& me = thread();
+    const int due = me.product_groups - pending;  // earlier ones
+    // The lane that lets go of buffers is the first of its warp: the products read until now.
+    if (state.thread % 32 == 0)
+        for (const Issued& p : group().products)
+            if (p.group < due) for_each_chunk(p.common, [this](std::uint32_t byte) { reads(shared_ + byte, 16); });
+    me.fenced = false;
+    meet_group("products_wait", here, nullptr, [&](Group& g) {
+        g.due = due;
+        if (options().late_copies) return end_products(g);
+        g.waits = true;  // until nobody else can go on
+        g.last = state.thread;
+        wait("products_wait", here);
+    });
+}
+
+void Block::end_products(Group& g) {
+    std::erase_if(g.products, [&](const Issued& p) {
+        if (p.group >= g.due) return false;
+        if (!p.done) multiply(p, shared_);
+        return true;
+    });
+}
+
+bool Block::complete_products() {
+    for (int i = 0; i < launch_->threads / 128; ++i) {
+        Group& g = groups_[i];
+        if (!g.waits) continue;
+        g.waits = false;
+        end_products(g);
+        warps_[g.last / 32].ready |= 1U << (g.last % 32);
+        return true;
+    }
+    return false;
 }
 
 /// UIPE_EMULATOR as options; InputError names the word that is none.
@@ -486,6 +842,9 @@ std::uint32_t ballot(bool yes, const std::source_location& here) {
 
 int atomic_add(int* p, int x) { return __atomic_fetch_add(p, x, __ATOMIC_RELAXED); }
 
+std::uint32_t shared_address(const void* p) {
+    return static_cast<std::uint32_t>(static_cast<const std::byte*>(p) - block().dynamic_shared());
+}
 std::byte* shared_array(const void* key, std::size_t bytes) { return block().shared_array(key, bytes); }
 std::byte* dynamic_shared() { return block().dynamic_shared(); }
 
@@ -515,6 +874,29 @@ void copy_wait(int pending) {
         if (due) complete(copy);
         return due;
     });
+}
+
+void barrier_init(void* barrier, int arrivals, const std::source_location& here) {
+    block().barrier_init(barrier, arrivals, here);
+}
+void barrier_arrive(void* barrier, int bytes, const std::source_location& here) {
+    block().barrier_arrive(barrier, bytes, here);
+}
+void barrier_wait(void* barrier, int parity, const std::source_location& here) {
+    block().barrier_wait(barrier, parity, here);
+}
+void sync_some(int barrier, int threads, const std::source_location& here) {
+    block().sync_some(barrier, threads, here);
+}
+void copy_box(void* shared, const Map& map, void* barrier, const int (&at)[3], const std::source_location& here) {
+    block().copy_box(shared, map, barrier, at, here);
+}
+void product(const Product& p, const std::source_location& here) { block().product(p, here); }
+void product_fence() { block().thread().fenced = true; }
+void product_commit() { ++block().thread().product_groups; }
+void product_wait(int pending, const std::source_location& here) { block().product_wait(pending, here); }
+void set_registers(const std::source_location& here) {
+    block().meet_group("set_registers", here, nullptr, [](Group& /*group*/) {});
 }
 
 }  // namespace uipe::emulator

@@ -15,6 +15,8 @@ namespace uipe::tensor::cuda {
 
 /// Shared memory a block may have on every chip that we build for (sm_89 has least: 99 KiB).
 constexpr std::size_t most_shared = 99 * 1024;
+/// The same of sm_90.
+constexpr std::size_t most_shared_hopper = 227 * 1024;
 
 struct Grid {
     std::int64_t x = 1, y = 1, z = 1;
@@ -24,13 +26,16 @@ struct Launch {
     Grid grid = {};
     int threads = 256;       // a block; a multiple of 32, at most 1024
     std::size_t shared = 0;  // bytes of dynamic shared memory
+    bool hopper = false;     // a kernel for sm_90 alone
     std::source_location where = std::source_location::current();
 };
 
-/// Throws unless the launch is one that every chip takes. False when there is nothing to do: an empty grid.
+/// Throws unless the launch is one that every chip takes, or every sm_90. False when there is nothing to do: an empty
+/// grid.
 inline bool check_launch(const Launch& how) {
-    require(how.threads > 0 && how.threads <= 1024 && how.threads % 32 == 0 && how.shared <= most_shared &&
-                how.grid.x < (std::int64_t{1} << 31) && how.grid.y < 65536 && how.grid.z < 65536,
+    require(how.threads > 0 && how.threads <= 1024 && how.threads % 32 == 0 &&
+                how.shared <= (how.hopper ? most_shared_hopper : most_shared) && how.grid.x < (std::int64_t{1} << 31) &&
+                how.grid.y < 65536 && how.grid.z < 65536,
             how.where.file_name(), ":", how.where.line(), ": a launch of ", how.grid.x, "x", how.grid.y, "x",
             how.grid.z, " blocks of ", how.threads, " threads and ", how.shared, " bytes is out of bounds");
     return how.grid.x > 0 && how.grid.y > 0 && how.grid.z > 0;

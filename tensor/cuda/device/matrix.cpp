@@ -1,10 +1,18 @@
-// The emulator's load_matrix and mma, by the PTX ISA's layouts of matrix fragments; device_cuda.h has the formulas.
+// The emulator's load_matrix, mma and products of a warpgroup, by the PTX ISA's layouts of matrix fragments and of
+// matrices in shared memory; device_cuda.h and hopper.h have the formulas.
 #include <algorithm>
 #include <bit>
 
 #include "tensor/cuda/device/emulator.h"
 
 namespace uipe::emulator {
+namespace {
+
+// The two bf16 of a register.
+float low(std::uint32_t x) { return std::bit_cast<float>(x << 16); }
+float high(std::uint32_t x) { return std::bit_cast<float>(x & 0xffff0000U); }
+
+}  // namespace
 
 void load_matrix(std::uint32_t (&r)[4], const void* row, bool transposed, const std::source_location& here) {
     read_shared(row, "load_matrix", here);
@@ -52,8 +60,6 @@ void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint
         float left[16][16];
         float right[16][8];
         float sum[16][8];
-        const auto low = [](std::uint32_t x) { return std::bit_cast<float>(x << 16); };
-        const auto high = [](std::uint32_t x) { return std::bit_cast<float>(x & 0xffff0000U); };
         for (int l = 0; l < 32; ++l) {
             const Data& lane = *static_cast<const Data*>(lanes[l]);
             const int g = l / 4;
@@ -75,6 +81,62 @@ void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint
             for (int i = 0; i < 4; ++i) static_cast<Data*>(lanes[l])->d[i] = sum[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
         ++statistics().matrix_products;
     });
+}
+
+// PTX ISA, "Matrix descriptor format" and "Canonical layouts".
+std::uint32_t place(std::uint64_t matrix, bool across, int i, int k) {
+    const auto field = [matrix](int bit) { return static_cast<std::uint32_t>((matrix >> bit & 0x3FFF) << 4); };
+    const std::uint32_t leading = field(16);
+    const std::uint32_t stride = field(32);
+    const int mode = static_cast<int>(matrix >> 62);
+    const int span = mode == 0 ? 16 : 256 >> mode;
+    const auto u = [](int x) { return static_cast<std::uint32_t>(x); };
+    std::uint32_t byte = field(0);
+    if (!across)
+        byte += u(i % 8 * span) + u(i / 8) * stride + u(k % 8 * 2) + u(k / 8) * (mode == 0 ? leading : 16);
+    else if (mode == 0)
+        byte += u(i % 8 * 2) + u(i / 8) * stride + u(k % 8 * 16) + u(k / 8) * leading;
+    else
+        byte += u(i % (span / 2) * 2) + u(i / (span / 2)) * leading + u(k % 8 * span) + u(k / 8) * stride;
+    return swizzled(byte, span);
+}
+
+void multiply(const Issued& p, const std::byte* shared) {
+    constexpr int most = 256;
+    static float left[64][16];  // beyond what the stack of a fiber holds; blocks run one at a time
+    static float right[16][most];
+    static float sum[64][most];
+    const int N = p.common.N;
+    const auto element = [shared](std::uint64_t matrix, bool across, int i, int k) {
+        std::uint16_t x = 0;
+        __builtin_memcpy(&x, shared + place(matrix, across, i, k), sizeof x);
+        return low(x);
+    };
+    for (int l = 0; l < 128; ++l) {
+        const int row = l / 32 * 16 + l % 32 / 4;
+        const int column = l % 4 * 2;
+        for (int j = 0; j < N / 8; ++j)
+            for (int i = 0; i < 4; ++i)
+                sum[row + i / 2 * 8][8 * j + column + i % 2] = p.common.add ? p.d[l][4 * j + i] : 0.0F;
+        if (p.common.a == nullptr) continue;
+        for (int i = 0; i < 4; ++i) {
+            left[row + i % 2 * 8][column + i / 2 * 8] = low(p.a[l][i]);
+            left[row + i % 2 * 8][column + i / 2 * 8 + 1] = high(p.a[l][i]);
+        }
+    }
+    for (int k = 0; k < 16; ++k) {
+        for (int i = 0; i < 64 && p.common.a == nullptr; ++i) left[i][k] = element(p.common.a_matrix, false, i, k);
+        for (int j = 0; j < N; ++j) right[k][j] = element(p.common.b_matrix, p.common.across, j, k);
+    }
+    for (int i = 0; i < 64; ++i)
+        for (int k = 0; k < 16; ++k)
+            for (int j = 0; j < N; ++j) sum[i][j] += left[i][k] * right[k][j];
+    for (int l = 0; l < 128; ++l) {
+        const int row = l / 32 * 16 + l % 32 / 4;
+        for (int j = 0; j < N / 8; ++j)
+            for (int i = 0; i < 4; ++i) p.d[l][4 * j + i] = sum[row + i / 2 * 8][8 * j + l % 4 * 2 + i % 2];
+    }
+    statistics().group_product_blocks += static_cast<std::uint64_t>(4 * N / 8);
 }
 
 }  // namespace uipe::emulator

@@ -6,6 +6,7 @@
 
 #include "tensor/base/error.h"
 #include "tests/unlearn/report/run_fixture.h"
+#include "unlearn/objective.h"
 
 namespace uipe::unlearn {
 namespace {
@@ -20,6 +21,16 @@ std::string fault_of(const fs::path& run) {
         return e.what();
     }
     return "";
+}
+
+TEST(RunRecord, NamesEveryMethodAsPapersDo) {
+    for (const Objective& o : objectives()) {
+        if (o.unlearns) {
+            EXPECT_EQ(method_name(o.name), o.title);
+        }
+    }
+    EXPECT_EQ(method_name("ceu"), "CE-U");
+    EXPECT_EQ(method_name("frobnicate"), "frobnicate");
 }
 
 TEST(RunRecord, ReadsAWholeRun) {

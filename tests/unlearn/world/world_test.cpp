@@ -90,6 +90,11 @@ TEST_F(World, TheForgetSetsAreTheLastAuthorsAndTheRetainSetsTheRest) {
             EXPECT_EQ(perturbed[i]["question"], full[800 - count + i]["question"]);
             EXPECT_EQ(perturbed[i]["answer"], full[800 - count + i]["answer"]);
         }
+        const Rows unseen = rows("holdout" + forget + "_perturbed.json");
+        ASSERT_EQ(unseen.size(), count);
+        for (std::size_t i = 0; i < count; ++i)
+            EXPECT_EQ((Json{{"question", unseen[i]["question"]}, {"answer", unseen[i]["answer"]}}),
+                      rows("holdout" + forget + ".json")[i]);
     }
 }
 
@@ -106,7 +111,8 @@ TEST_F(World, RetainPerturbedHoldsRowsThatAreNeverForgotten) {
 }
 
 TEST_F(World, EveryPerturbedRowHasFiveFalseAnswersInTheWordsOfItsParaphrase) {
-    for (const char* file : {"forget10_perturbed.json", "retain_perturbed.json", "related_k1.json", "related_k2.json"})
+    for (const char* file : {"forget10_perturbed.json", "holdout10_perturbed.json", "retain_perturbed.json",
+                             "related_k1.json", "related_k2.json"})
         for (const Json& row : rows(file)) {
             EXPECT_NE(row["question"], row["paraphrased_question"]);
             EXPECT_EQ(person_in(row["question"]), person_in(row["paraphrased_question"]));
