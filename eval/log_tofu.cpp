@@ -11,12 +11,12 @@
 namespace uipe::eval {
 namespace {
 
-struct SetName {
+struct SetFile {
     const char* name;
     SetScore EvalLog::*set;
     bool authors;
 };
-constexpr SetName set_names[] = {{"eval_log.json", &EvalLog::retain, true},
+constexpr SetFile set_files[] = {{"eval_log.json", &EvalLog::retain, true},
                                  {"eval_real_author_wo_options.json", &EvalLog::real_authors, false},
                                  {"eval_real_world_wo_options.json", &EvalLog::world_facts, false},
                                  {"eval_log_forget.json", &EvalLog::forget, true}};
@@ -119,21 +119,21 @@ Json set_json(const SetScore& set, bool authors) {
 }  // namespace
 
 bool is_tofu_log(const Json& json) {
-    return std::any_of(std::begin(set_names), std::end(set_names),
-                       [&](const SetName& set) { return json.is_object() && json.contains(set.name); });
+    return std::any_of(std::begin(set_files), std::end(set_files),
+                       [&](const SetFile& set) { return json.is_object() && json.contains(set.name); });
 }
 
 EvalLog read_tofu_log(const LogValue& log) {
     EvalLog out;
     out.format = Protocol::tofu;
-    for (const auto& [name, set, authors] : set_names)
+    for (const auto& [name, set, authors] : set_files)
         if (log.has(name)) out.*set = read_set(log[name]);
     return out;
 }
 
 void write_tofu_log(const fs::path& file, const EvalLog& log) {
     Json out = Json::object();
-    for (const auto& [name, set, authors] : set_names) {
+    for (const auto& [name, set, authors] : set_files) {
         const auto& rows = (log.*set).rows;
         if (rows.empty()) continue;
         for (std::size_t i = 0; i < rows.size(); ++i) require_writable(rows[i], i, name, log);

@@ -9,6 +9,8 @@
 namespace uipe::autograd {
 namespace {
 
+using test::megabyte;
+using test::megabyte_of_f64;
 using test::normal;
 using test::same_bits;
 
@@ -152,9 +154,6 @@ TEST(Checkpoint, WithoutRecordingItIsTheFunction) {
     EXPECT_FALSE(checkpoint(block, x).requires_grad());
 }
 
-constexpr std::int64_t elements = 1 << 17;
-constexpr double unit = elements * sizeof(double);
-
 /// The peak, in values of a megabyte, of 8 stages of 8 ops that each keep their input, forward and backward.
 double peak_of_stages(bool recompute) {
     const Function stage = [](const Variable& in) {
@@ -162,13 +161,13 @@ double peak_of_stages(bool recompute) {
         for (int i = 0; i < 8; ++i) y = log_sigmoid(y);
         return y;
     };
-    const Variable x = Variable::leaf(normal({elements}, 1));
+    const Variable x = Variable::leaf(normal({megabyte_of_f64}, 1));
     const std::size_t before = tensor::memory_stats().in_use;
     tensor::reset_peak();
     Variable y = x;
     for (int i = 0; i < 8; ++i) y = recompute ? checkpoint(stage, y) : stage(y);
     backward(sum(y));
-    return static_cast<double>(tensor::memory_stats().peak - before) / unit;
+    return static_cast<double>(tensor::memory_stats().peak - before) / megabyte;
 }
 
 TEST(Checkpoint, TakesLessMemory) {
@@ -190,11 +189,11 @@ TEST(Checkpoint, NestedTakesLessStill) {
             return y;
         };
     };
-    const Variable x = Variable::leaf(normal({elements}, 1));
+    const Variable x = Variable::leaf(normal({megabyte_of_f64}, 1));
     const std::size_t before = tensor::memory_stats().in_use;
     tensor::reset_peak();
     backward(sum(times4(times4(leaf_stage))(x)));  // 64 ops
-    EXPECT_LE(static_cast<double>(tensor::memory_stats().peak - before) / unit, 4.0 + 4.0 + 4.0 + 7.0);
+    EXPECT_LE(static_cast<double>(tensor::memory_stats().peak - before) / megabyte, 4.0 + 4.0 + 4.0 + 7.0);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <initializer_list>
 #include <limits>
@@ -49,6 +50,17 @@ inline double apart(const tensor::Tensor& a, const tensor::Tensor& b) {
     }
     return worst / largest;
 }
+
+/// ‖a - b‖ / ‖b‖.
+inline double relative_distance(const tensor::Tensor& a, const tensor::Tensor& b) {
+    const tensor::Tensor difference = a.to(tensor::DType::f64).clone();
+    tensor::axpby(difference, -1.0, b.to(tensor::DType::f64), 1.0);
+    return std::sqrt(tensor::sum_of_squares(difference) / tensor::sum_of_squares(b));
+}
+
+// Tests of memory count in megabytes, of so many elements.
+inline constexpr double megabyte = 1 << 20;
+inline constexpr std::int64_t megabyte_of_f64 = (1 << 20) / sizeof(double);
 
 /// This many threads while it lives. One is best for many tiny ops, where starting threads is all the work.
 class Threads {

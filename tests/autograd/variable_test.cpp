@@ -14,6 +14,8 @@ namespace uipe::autograd {
 namespace {
 
 using tensor::DType;
+using test::megabyte;
+using test::megabyte_of_f64;
 using test::normal;
 using test::same_bits;
 
@@ -153,14 +155,11 @@ TEST(Variable, ASpentTapeIsAnErrorNotAWrongGradient) {
 
 // --- Memory. One unit is a megabyte; index tensors and control blocks are far below. -------------------------------
 
-constexpr std::int64_t elements = 1 << 17;
-constexpr double unit = elements * sizeof(double);
-
-double units_in_use() { return static_cast<double>(tensor::memory_stats().in_use) / unit; }
-double units_at_peak() { return static_cast<double>(tensor::memory_stats().peak) / unit; }
+double units_in_use() { return static_cast<double>(tensor::memory_stats().in_use) / megabyte; }
+double units_at_peak() { return static_cast<double>(tensor::memory_stats().peak) / megabyte; }
 
 TEST(Memory, ValuesThatNoBackwardReadsAreFreed) {
-    const Variable x = Variable::leaf(normal({elements}, 1));
+    const Variable x = Variable::leaf(normal({megabyte_of_f64}, 1));
     const double before = units_in_use();
     tensor::reset_peak();
     Variable y = x;
@@ -173,7 +172,7 @@ TEST(Memory, ValuesThatNoBackwardReadsAreFreed) {
 }
 
 TEST(Memory, ValuesThatABackwardReadsAreHeldUntilThen) {
-    const Variable x = Variable::leaf(normal({elements}, 1));
+    const Variable x = Variable::leaf(normal({megabyte_of_f64}, 1));
     const double before = units_in_use();
     Variable y = x;
     for (int i = 0; i < 20; ++i) y = log_sigmoid(y);
@@ -189,7 +188,7 @@ TEST(Memory, ValuesThatABackwardReadsAreHeldUntilThen) {
 /// What the tape of op(x, …) holds beside its output, in units; each x is an intermediate value of one unit.
 double units_kept(const std::function<Variable(const std::vector<Variable>&)>& op, std::size_t inputs) {
     constexpr std::int64_t columns = 8;
-    const tensor::Shape shape{elements / columns, columns};
+    const tensor::Shape shape{megabyte_of_f64 / columns, columns};
     const Variable x = Variable::leaf(Tensor::zeros(shape, DType::f64));
     const double before = units_in_use();
     Variable y;
@@ -198,11 +197,11 @@ double units_kept(const std::function<Variable(const std::vector<Variable>&)>& o
         for (std::size_t i = 0; i < inputs; ++i) values.push_back(scale(x, 1.0));
         y = op(values);
     }
-    return units_in_use() - before - static_cast<double>(y.value().nbytes()) / unit;
+    return units_in_use() - before - static_cast<double>(y.value().nbytes()) / megabyte;
 }
 
 TEST(Memory, AnOpKeepsOnlyWhatItsBackwardReads) {
-    constexpr std::int32_t rows = elements / 8;
+    constexpr std::int32_t rows = megabyte_of_f64 / 8;
     const Tensor cu = test::packed({rows});
     const Tensor index = Tensor::from(std::vector<std::int32_t>(rows, 1));
     const Variable square = Variable::leaf(normal({8, 8}, 1));
@@ -251,7 +250,7 @@ Variable note_memory(const Variable& x, double& units) {
 }
 
 TEST(Memory, BackwardFreesAsItGoes) {
-    const Variable x = Variable::leaf(normal({elements}, 1));
+    const Variable x = Variable::leaf(normal({megabyte_of_f64}, 1));
     double late = 0.0;
     double early = 0.0;
     Variable y = note_memory(x, late);
@@ -262,7 +261,7 @@ TEST(Memory, BackwardFreesAsItGoes) {
 }
 
 TEST(Memory, DroppingTheOutputDropsTheTape) {
-    const Variable x = Variable::leaf(normal({elements}, 1));
+    const Variable x = Variable::leaf(normal({megabyte_of_f64}, 1));
     const double before = units_in_use();
     {
         Variable y = x;
@@ -272,7 +271,7 @@ TEST(Memory, DroppingTheOutputDropsTheTape) {
 }
 
 TEST(Memory, NoGradHoldsNothing) {
-    const Variable x = Variable::leaf(normal({elements}, 1));
+    const Variable x = Variable::leaf(normal({megabyte_of_f64}, 1));
     const double before = units_in_use();
     tensor::reset_peak();
     const NoGrad guard;

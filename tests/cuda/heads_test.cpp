@@ -15,7 +15,7 @@ UIPE_CUDA_FLOATS(CudaHeads);
 struct Size {
     std::int64_t T, C, V;
 };
-const std::vector<Size> sizes{{0, 4, 5}, {1, 1, 1}, {1, 8, 7}, {5, 7, 33}, {6, 33, 1000}, {40, 16, 128}};
+const std::vector<Size> head_sizes{{0, 4, 5}, {1, 1, 1}, {1, 8, 7}, {5, 7, 33}, {6, 33, 1000}, {40, 16, 128}};
 
 double scale_of(const Tensor& hidden, const Tensor& w) {
     double most = 1.0 + std::log(static_cast<double>(w.dim(0)));
@@ -72,10 +72,10 @@ Tensor some_mask(const Size& s, Masked masked) {
 
 /// The gradient's terms: |scale| |d| |w|, summed over V, and |d| |scale h|, summed over rows, for the rows that count.
 /// `d` bounds the gradient by the logits [T,V]; rows with no target are 0 in it.
-struct Terms {
+struct HeadTerms {
     Tensor dhidden, dw;
 
-    Terms(const Tensor& d, const Tensor& dy, const Tensor& hidden, const Tensor& w) {
+    HeadTerms(const Tensor& d, const Tensor& dy, const Tensor& hidden, const Tensor& w) {
         const auto g = values(dy);
         for (std::int64_t t = 0; t < d.dim(0); ++t)
             for (std::int64_t v = 0; v < d.dim(1); ++v)
@@ -97,7 +97,7 @@ Tensor kept_rows(const Tensor& p, const Keep& keep) {
 }
 
 TEST_P(CudaHeads, TokenLogprob) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const Masked masked : {Masked::none, Masked::some, Masked::all}) {
             SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " masked ", static_cast<int>(masked)));
             const Tensor hidden = normal({s.T, s.C}, GetParam());
@@ -133,7 +133,7 @@ TEST_P(CudaHeads, TokenLogprob) {
 }
 
 TEST_P(CudaHeads, Moments) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const Masked masked : {Masked::none, Masked::some, Masked::all})
             for (const bool keep : {false, true}) {
                 SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " masked ", static_cast<int>(masked), " keep ", keep));
@@ -158,7 +158,7 @@ TEST_P(CudaHeads, Moments) {
 }
 
 TEST_P(CudaHeads, TokenLogprobBackward) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (int flags = 0; flags < 8; ++flags) {
             const bool accumulate = (flags & 1) != 0;
             const bool keep = (flags & 2) != 0;
@@ -182,7 +182,7 @@ TEST_P(CudaHeads, TokenLogprobBackward) {
             const Tensor d = kept_rows(probabilities(hidden, w), [&](std::int64_t t) { return target[t] >= 0; });
             for (std::int64_t t = 0; t < s.T; ++t)  // |onehot - p|
                 if (target[t] >= 0) d.data<double>()[t * s.V + target[t]] = 1.0 - d.data<double>()[t * s.V + target[t]];
-            const Terms terms(d, dlogp, hidden, w);
+            const HeadTerms terms(d, dlogp, hidden, w);
             if (accumulate) add_terms(terms.dhidden, dhidden);
             add_terms(terms.dw, dw);
             const double share = 1e-5 * scale_of(hidden, w);
@@ -199,7 +199,7 @@ TEST_P(CudaHeads, TokenLogprobBackward) {
 }
 
 TEST_P(CudaHeads, TokenKlAndItsGradient) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (int flags = 0; flags < 8; ++flags) {
             const bool accumulate = (flags & 1) != 0;
             const bool keep = (flags & 2) != 0;
@@ -233,7 +233,7 @@ TEST_P(CudaHeads, TokenKlAndItsGradient) {
             const Tensor d = probabilities(hidden, w);
             axpby(d, 1.0, probabilities(hidden_ref, w_ref), 1.0);
             (void)kept_rows(d, [&](std::int64_t t) { return !mask.defined() || mask.data<std::int32_t>()[t] != 0; });
-            const Terms terms(d, dkl, hidden, w);
+            const HeadTerms terms(d, dkl, hidden, w);
             if (accumulate) add_terms(terms.dhidden, dhidden);
             add_terms(terms.dw, dw);
             const double stored = GetParam() == DType::bf16 ? unit(DType::bf16) : 0.0;
@@ -243,7 +243,7 @@ TEST_P(CudaHeads, TokenKlAndItsGradient) {
 }
 
 TEST_P(CudaHeads, TokenCrossEntropyAndItsGradient) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (int flags = 0; flags < 16; ++flags) {
             const bool accumulate = (flags & 1) != 0;
             const bool keep = (flags & 2) != 0;
@@ -288,7 +288,7 @@ TEST_P(CudaHeads, TokenCrossEntropyAndItsGradient) {
             const Tensor d = probabilities(hidden, w);
             axpby(d, 1.0, q, 1.0);
             (void)kept_rows(d, [&](std::int64_t t) { return target[t] >= 0; });
-            const Terms terms(d, dce, hidden, w);
+            const HeadTerms terms(d, dce, hidden, w);
             if (accumulate) add_terms(terms.dhidden, dhidden);
             add_terms(terms.dw, dw);
             const double stored = GetParam() == DType::bf16 ? unit(DType::bf16) : 0.0;
@@ -298,7 +298,7 @@ TEST_P(CudaHeads, TokenCrossEntropyAndItsGradient) {
 }
 
 TEST_P(CudaHeads, OwnSoftLabels) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (int flags = 0; flags < 8; ++flags) {
             const bool keep = (flags & 1) != 0;
             const Masked masked = (flags & 2) != 0 ? Masked::some : Masked::none;
@@ -336,7 +336,7 @@ TEST_P(CudaHeads, OwnSoftLabels) {
                     row[v] = moved * (v == target[t] ? 1.0 - row[v] : row[v]) / (1.0 - moved);
             }
             (void)kept_rows(d, [&](std::int64_t t) { return target[t] >= 0; });
-            const Terms terms(d, dce, hidden, w);
+            const HeadTerms terms(d, dce, hidden, w);
             add_terms(terms.dw, dw);
             const double stored = GetParam() == DType::bf16 ? unit(DType::bf16) : 0.0;
             expect_within(got_dhidden, want_dhidden, terms.dhidden, share + stored, "dhidden");

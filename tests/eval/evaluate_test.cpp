@@ -12,13 +12,11 @@
 #include "llama/generate.h"
 #include "llama/logprobs.h"
 #include "llama/tokenizer_trainer.h"
+#include "tests/eval/sets.h"
 #include "tests/llama/models.h"
 
 namespace uipe::eval {
 namespace {
-
-constexpr SetScore EvalLog::*all_sets[] = {&EvalLog::forget, &EvalLog::retain, &EvalLog::real_authors,
-                                           &EvalLog::world_facts};
 
 QaRow row_of(int i, std::size_t perturbed, bool paraphrased) {
     const std::string n = std::to_string(i);

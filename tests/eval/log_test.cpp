@@ -10,6 +10,7 @@
 #include "tensor/base/error.h"
 #include "tensor/base/json.h"
 #include "tests/eval/message.h"
+#include "tests/eval/sets.h"
 
 namespace uipe::eval {
 namespace {
@@ -53,7 +54,7 @@ TEST_F(LogFile, BothFormatsHoldTheSameEvaluation) {
     const EvalLog tofu = read_log(tofu_fixture), open_unlearning = read_log(open_unlearning_fixture);
     EXPECT_EQ(tofu.format, Protocol::tofu);
     EXPECT_EQ(open_unlearning.format, Protocol::open_unlearning);
-    for (const auto set : {&EvalLog::forget, &EvalLog::retain, &EvalLog::real_authors, &EvalLog::world_facts}) {
+    for (const auto set : all_sets) {
         const auto &a = (tofu.*set).rows, &b = (open_unlearning.*set).rows;
         ASSERT_EQ(a.size(), b.size());
         for (std::size_t i = 0; i < a.size(); ++i) {

@@ -14,12 +14,11 @@
 #include "llama/prompt_template.h"
 #include "tensor/base/error.h"
 #include "tensor/base/json.h"
+#include "tests/eval/sets.h"
 
 namespace uipe::eval {
 namespace {
 
-constexpr SetScore EvalLog::*all_sets[] = {&EvalLog::forget, &EvalLog::retain, &EvalLog::real_authors,
-                                           &EvalLog::world_facts};
 constexpr const char* tofu_logs[] = {"full", "retain90", "retain95", "retain99"};
 constexpr const char* open_unlearning_logs[] = {"full_forget01", "retain99"};
 constexpr ScoreOptions tofu_options{Protocol::tofu, TruthRatio::geometric, false};

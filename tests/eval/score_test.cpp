@@ -4,6 +4,7 @@
 
 #include "eval/score_json.h"
 #include "tests/eval/message.h"
+#include "tests/eval/sets.h"
 
 namespace uipe::eval {
 namespace {
@@ -122,7 +123,7 @@ TEST(Score, RougeAgainstParaphrasedAndPerturbedAnswersIsThatOfTheOneGeneration) 
 
 TEST(Score, ACollapsedModelScoresZeroNotNan) {
     EvalLog log = read_log(fixtures / "unlearned" / "eval_log_aggregated.json");
-    for (const auto set : {&EvalLog::forget, &EvalLog::retain, &EvalLog::real_authors, &EvalLog::world_facts})
+    for (const auto set : all_sets)
         for (RowScore& row : (log.*set).rows) {
             row.answer.avg_loss = 3000;
             row.paraphrase->avg_loss = 3000;

@@ -16,8 +16,8 @@ namespace {
 
 using tensor::DType;
 using tensor::Tensor;
+using test::relative_distance;
 
-const fs::path fixtures = FIXTURES;
 const fs::path by_peft = fixtures / "lora";
 
 LoraConfig lora_of(std::int64_t rank, const std::vector<std::string>& targets = lora_targets()) {
@@ -31,12 +31,6 @@ Adapter lively_adapter(const Config& model, const LoraConfig& config, double std
     for (auto& [name, w] : out.weights)
         if (name.ends_with("lora_B.weight")) w = test::normal(w.shape(), stream++, std, DType::f32);
     return out;
-}
-
-double relative_distance(const Tensor& got, const Tensor& expected) {
-    const Tensor difference = got.to(DType::f64).clone();
-    tensor::axpby(difference, -1.0, expected.to(DType::f64), 1.0);
-    return std::sqrt(tensor::sum_of_squares(difference) / tensor::sum_of_squares(expected));
 }
 
 Llama fixture_model(DType dtype) {

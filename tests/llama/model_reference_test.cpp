@@ -13,8 +13,7 @@ namespace {
 
 using tensor::DType;
 using tensor::Tensor;
-
-const fs::path fixtures = FIXTURES;
+using test::relative_distance;
 
 Llama load(const std::string& name, DType dtype) {
     const fs::path folder = fixtures / "llama" / name;
@@ -48,13 +47,6 @@ void expect_summary(const Tensor& x, const Json& summary, double tolerance, cons
     for (const Json& sample : summary["samples"])
         EXPECT_NEAR(v.at(sample[0].get<std::size_t>()), sample[1].get<double>(), tolerance * norm)
             << name << " element " << sample[0];
-}
-
-/// ‖got - expected‖ / ‖expected‖.
-double relative_distance(const Tensor& got, const Tensor& expected) {
-    const Tensor difference = got.to(DType::f64).clone();
-    tensor::axpby(difference, -1.0, expected.to(DType::f64), 1.0);
-    return std::sqrt(tensor::sum_of_squares(difference) / tensor::sum_of_squares(expected));
 }
 
 std::vector<Sequence> sequences_of(const std::string& name) {

@@ -15,6 +15,7 @@ namespace {
 using tensor::DType;
 using tensor::Tensor;
 using test::apart;
+using test::relative_distance;
 using test::same_bits;
 
 class Model : public ::testing::Test {
@@ -145,13 +146,6 @@ std::vector<Tensor> gradients_of_mean_nll(const Llama& model, const std::vector<
     std::vector<Tensor> out;
     for (const Variable& p : variables_of(model)) out.push_back(p.grad());
     return out;
-}
-
-/// ‖a - b‖ / ‖b‖.
-double relative_distance(const Tensor& a, const Tensor& b) {
-    const Tensor difference = a.to(DType::f64).clone();
-    tensor::axpby(difference, -1.0, b.to(DType::f64), 1.0);
-    return std::sqrt(tensor::sum_of_squares(difference) / tensor::sum_of_squares(b));
 }
 
 TEST_F(Model, RecomputationGivesEqualBits) {

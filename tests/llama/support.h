@@ -17,6 +17,8 @@
 
 namespace uipe::llama {
 
+inline const fs::path fixtures = FIXTURES;
+
 /// A fresh folder, removed with everything in it at the end of the test.
 class TemporaryFolder {
 public:

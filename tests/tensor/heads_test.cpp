@@ -10,7 +10,7 @@ UIPE_EACH_FLOAT_TYPE(Heads);
 struct Size {
     std::int64_t T, C, V;
 };
-const std::vector<Size> sizes{{0, 4, 5}, {1, 1, 1}, {3, 7, 33}, {17, 33, 130}, {40, 16, 1000}};
+const std::vector<Size> head_sizes{{0, 4, 5}, {1, 1, 1}, {3, 7, 33}, {17, 33, 130}, {40, 16, 1000}};
 
 /// The log-probabilities of one row. `spread`: no logit, and not their lse, is further off than C + V + 8 roundings of
 /// a number of this size.
@@ -82,7 +82,7 @@ struct HeadGradient {
 };
 
 TEST_P(Heads, TokenLogprobIsTheLogSoftmaxAtTheTargetAndZeroWithoutOne) {
-    for (const Size& s : sizes) {
+    for (const Size& s : head_sizes) {
         SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V));
         const Tensor hidden = normal({s.T, s.C}, GetParam());
         const Tensor w = normal({s.V, s.C}, GetParam(), 0.5);
@@ -137,7 +137,7 @@ std::vector<Want> want_moments(const std::vector<LogSoftmax>& rows, const std::v
 }
 
 TEST_P(Heads, MomentsAreThoseOfTheLogProbabilitiesOfTheWholeVocabulary) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const bool keeps : {false, true}) {
             SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " keeps ", keeps));
             const Tensor hidden = normal({s.T, s.C}, GetParam());
@@ -163,7 +163,7 @@ TEST_P(Heads, MomentsOfTwoTokensAreTheirFormula) {
 }
 
 TEST_P(Heads, TokenLogprobBackwardIsTheFormulaWithOrWithoutEitherOutput) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const auto& [accumulate, kept] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
             SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " accumulate ", accumulate, " kept ", kept));
             const DType acc = accumulator_of(GetParam());
@@ -240,7 +240,7 @@ Tensor some_mask(std::int64_t T) {
 }
 
 TEST_P(Heads, TokenKlIsTheDivergenceOfTheReferenceFromTheModelOnTheRowsOfTheMask) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const bool masked : {false, true}) {
             SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " masked ", masked));
             const DType acc = accumulator_of(GetParam());
@@ -270,7 +270,7 @@ TEST_P(Heads, TokenKlIsTheDivergenceOfTheReferenceFromTheModelOnTheRowsOfTheMask
 }
 
 TEST_P(Heads, TokenKlBackwardIsTheDifferenceOfTheDistributions) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const auto& [accumulate, kept] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
             SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " accumulate ", accumulate, " kept ", kept));
             const DType acc = accumulator_of(GetParam());
@@ -318,7 +318,7 @@ std::vector<double> soft_labels(const LogSoftmax& row, std::int32_t target, doub
 }
 
 TEST_P(Heads, TokenCrossEntropyIsThatOfSoftLabelsWithTheTargetLowered) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const double lowered : {0.0, 10.0, -2.0, std::numeric_limits<double>::infinity()}) {
             if (s.V == 1 && std::isinf(lowered)) continue;
             SCOPED_TRACE(cat(s.T, "x", s.C, "x", s.V, " lowered ", lowered));
@@ -354,7 +354,7 @@ TEST_P(Heads, TokenCrossEntropyIsThatOfSoftLabelsWithTheTargetLowered) {
 }
 
 TEST_P(Heads, TokenCrossEntropyBackwardIsTheDistributionLessTheLabels) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const auto& [accumulate, kept] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}})
             for (const double lowered : {3.0, std::numeric_limits<double>::infinity()}) {
                 if (s.V == 1 && std::isinf(lowered)) continue;
@@ -396,7 +396,7 @@ TEST_P(Heads, TokenCrossEntropyBackwardIsTheDistributionLessTheLabels) {
 }
 
 TEST_P(Heads, WithoutAReferenceSoftLabelsAreTheModelsOwn) {
-    for (const Size& s : sizes)
+    for (const Size& s : head_sizes)
         for (const bool kept : {false, true})
             for (const double lowered : {3.0, 1e-3, std::numeric_limits<double>::infinity()}) {
                 if (s.V == 1 && std::isinf(lowered)) continue;

@@ -7,7 +7,7 @@
 namespace uipe::tensor::test {
 namespace {
 
-constexpr DType types[] = {DType::f32, DType::bf16};
+constexpr DType low_types[] = {DType::f32, DType::bf16};
 
 /// The rows and columns that ops over [T,C] are tried with.
 struct Size {
@@ -21,7 +21,7 @@ std::string name_for(const char* op, DType dtype, const Size& s, bool accumulate
 
 TEST(SameBits, ElementByElementAndSums) {
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : low_types)
             for (const Size& s : sizes) {
                 const Tensor a = noise({s.T, s.C}, dtype, 1);
                 const Tensor b = noise({s.T, s.C}, dtype, 2);
@@ -57,7 +57,7 @@ TEST(SameBits, ElementByElementAndSums) {
 
 TEST(SameBits, SegmentSums) {
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types) {
+        for (const DType dtype : low_types) {
             std::vector<std::int32_t> lengths;
             for (int b = 0; b < 999; ++b) lengths.push_back(1 + b * b % 301);
             const Tensor cu = packed(lengths);
@@ -76,7 +76,7 @@ TEST(SameBits, SegmentSums) {
 
 TEST(SameBits, Layers) {
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : low_types)
             for (const Size& s : sizes) {
                 const Tensor x = noise({s.T, s.C}, dtype, 1);
                 const Tensor up = noise({s.T, s.C}, dtype, 2);
@@ -113,7 +113,7 @@ TEST(SameBits, Layers) {
 
 TEST(SameBits, Rope) {
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : low_types)
             for (const std::int64_t D : {2, 18, 64})
                 for (const bool inverse : {false, true})
                     for (const bool accumulate : {false, true}) {
@@ -131,7 +131,7 @@ TEST(SameBits, Attention) {
     const Tensor cu = packed({1, 7, 130, 513, 68});
     const Tensor cu_last = packed({1, 3, 65, 70, 1});  // the last queries of each sequence
     expect_same_bits([&](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : low_types)
             for (const std::int64_t D : {2, 18, 64}) {
                 const Tensor q = noise({719, H * D}, dtype, 1);
                 const Tensor k = noise({719, K * D}, dtype, 2);
@@ -162,7 +162,7 @@ TEST(SameBits, Decoding) {
     constexpr std::int64_t K = 2;
     constexpr std::int64_t D = 18;
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types) {
+        for (const DType dtype : low_types) {
             const Tensor keys = noise({16, 300, K * D}, dtype, 1);
             const Tensor slots = Tensor::from(std::vector<std::int32_t>{3, 0, 15, 8, 1, 7, 12});
             const Tensor lengths = Tensor::from(std::vector<std::int32_t>{1, 300, 17, 64, 255, 128, 299});
@@ -179,7 +179,7 @@ TEST(SameBits, Decoding) {
 
 TEST(SameBits, AdamW) {
     expect_same_bits([](const Take& take) {
-        for (const DType dtype : types)
+        for (const DType dtype : low_types)
             for (const Size& s : sizes) {
                 const Tensor squares = Tensor::full({1}, DType::f64, 1.0);
                 const Tensor master = noise({s.T, s.C}, DType::f32, 1);

@@ -53,7 +53,7 @@ std::vector<double> over_cells(const Results& results, const F& f) {
 
 using Comparing = Comparison (*)(const Cell&, Rival);
 Comparison on_all_rows(const Cell& cell, Rival rival) { return compare(cell, rival); }
-using Value = double (*)(const Comparison&);
+using Outcome = double (*)(const Comparison&);
 double quality(const Comparison& c) { return c.quality; }
 double kept(const Comparison& c) { return c.utility; }
 double passes(const Comparison& c) { return c.passes(); }
@@ -66,7 +66,7 @@ bool decided_by_construction(Rival rival) { return rival == Rival::own || rival 
 std::vector<Claim> claims_of(const std::vector<SeedCells>& results) {
     std::vector<Claim> out;
     const auto add = [&](const std::string& where, const std::string& claim, const std::string& measure,
-                         Comparing comparing, Rival rival, Value value) {
+                         Comparing comparing, Rival rival, Outcome value) {
         out.push_back({where, cat(claim, " than ", name_of(rival)),
                        cat(measure, ", UIPE minus the other; mean over cells"),
                        over_cells(results, [&](const Cell& c) { return value(comparing(c, rival)); })});
@@ -273,7 +273,7 @@ private:
         page.figures(pictures, std::min<std::size_t>(3, o_.splits.size()));
     }
 
-    void add_comparisons(Page& page, const std::string& heading, Comparing comparing, Value value,
+    void add_comparisons(Page& page, const std::string& heading, Comparing comparing, Outcome value,
                          const std::string& remark) const {
         std::vector<std::vector<std::string>> rows;
         for (std::size_t i = 0; i < cells(); ++i) {
