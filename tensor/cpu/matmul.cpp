@@ -61,6 +61,9 @@ bool has(dnnl::cpu_isa set) {
 /// Without AVX-512 oneDNN cuts even short sums by the number of threads. (On two, our tiles take 8 per cent more.)
 bool cuts_short_sums() { return !has(dnnl::cpu_isa::avx512_core); }
 
+/// Without its instructions oneDNN emulates bf16, at a fraction of the rate of f32, and cuts sums by threads.
+bool multiplies_bf16() { return has(dnnl::cpu_isa::avx512_core_bf16); }
+
 /// While it lives, what the calling thread makes or runs in oneDNN is for that thread alone.
 class OneThread {
 public:
@@ -296,6 +299,7 @@ Problem with_packed(std::int64_t m, std::int64_t n, std::int64_t k, DType in, DT
 std::shared_ptr<const Packed> pack(const Tensor& w) {
     constexpr std::int64_t rows = 64;  // of a; the layout is the same for all numbers of them but the least
     if (w.dtype() == DType::f64 || w.numel() == 0 || cuts_short_sums()) return nullptr;
+    if (w.dtype() == DType::bf16 && !multiplies_bf16()) return nullptr;
     const Problem p = with_packed(rows, w.dim(0), w.dim(1), w.dtype(), w.dtype());
     const auto plan = plan_for(p);
     if (!plan->supported || plan->packed_b == plan->b) return nullptr;
@@ -326,9 +330,8 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
     }
     if (p.in == DType::f64) return multiply_f64(y, a, b, p);
     if (p.m <= most_few_rows && !transpose_a && transpose_b && !accumulate) return matmul_few_rows(y, a, b);
-    if (cuts_short_sums() ? p.in == DType::f32 && execute_in_tiles(p, start(y), start(a), start(b))
-                          : execute_in_slices(p, start(y), start(a), start(b)))
-        return;
+    const auto execute = cuts_short_sums() ? execute_in_tiles : execute_in_slices;
+    if ((p.in == DType::f32 || multiplies_bf16()) && execute(p, start(y), start(a), start(b))) return;
     require(p.in == DType::bf16, "oneDNN has no f32 matmul here");
     const Tensor wide = y.to(DType::f32);
     cpu::matmul(wide, a.to(DType::f32), transpose_a, b.to(DType::f32), transpose_b, accumulate);
