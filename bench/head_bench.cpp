@@ -16,8 +16,8 @@ using tensor::Tensor;
 constexpr std::int64_t T = 1024;
 constexpr std::int64_t V = 32000;
 
-struct HeadInputs {
-    HeadInputs(DType dtype, std::int64_t width)
+struct Inputs {
+    Inputs(DType dtype, std::int64_t width)
         : C(width),
           hidden(random_tensor({T, C}, dtype, 0)),
           w(random_tensor({V, C}, dtype, 1)),
@@ -31,11 +31,11 @@ struct HeadInputs {
     Tensor hidden, w, targets, logp, dlogits;
 };
 
-void measure_forward(benchmark::State& state, const HeadInputs& in, const Work& work) {
+void measure_forward(benchmark::State& state, const Inputs& in, const Work& work) {
     measure(state, work, [&] { in.forward(); });
 }
 
-void measure_backward(benchmark::State& state, const HeadInputs& in, const Work& work) {
+void measure_backward(benchmark::State& state, const Inputs& in, const Work& work) {
     in.forward();
     const Tensor dlogp = Tensor::full({T}, DType::f32, -1.0 / T);
     const Tensor dhidden = Tensor::empty({T, in.C}, in.w.dtype());
@@ -54,19 +54,19 @@ Work logits(DType dtype, double times) {
 }
 
 void head_forward(benchmark::State& state, DType dtype) {
-    measure_forward(state, HeadInputs(dtype, 288), products(dtype, 288, 2.0));
+    measure_forward(state, Inputs(dtype, 288), products(dtype, 288, 2.0));
 }
 
 void head_backward(benchmark::State& state, DType dtype) {
-    measure_backward(state, HeadInputs(dtype, 288), products(dtype, 288, 4.0));
+    measure_backward(state, Inputs(dtype, 288), products(dtype, 288, 4.0));
 }
 
 void softmax_forward(benchmark::State& state, DType dtype) {
-    measure_forward(state, HeadInputs(dtype, 8), logits(dtype, 2.0));
+    measure_forward(state, Inputs(dtype, 8), logits(dtype, 2.0));
 }
 
 void softmax_backward(benchmark::State& state, DType dtype) {
-    measure_backward(state, HeadInputs(dtype, 8), logits(dtype, 5.0));
+    measure_backward(state, Inputs(dtype, 8), logits(dtype, 5.0));
 }
 
 BENCHMARK_CAPTURE(head_forward, f32, DType::f32)->Apply(in_milliseconds);

@@ -230,7 +230,7 @@ std::vector<tensor::MemoryStats> memory_of_steps(const Objective& objective, DTy
     const auto rows = rows_of_one_length(config, 32, 90);
     Trainer trainer(model, &reference, objective, {rows, {}, rows, {rows.begin(), rows.begin() + 1}}, options);
     std::vector<tensor::MemoryStats> out;
-    for (int step = 0; step < 8; ++step) {
+    for (int step = 0; step < 5; ++step) {
         trainer.run_step();
         out.push_back(tensor::memory_stats());
     }
