@@ -59,7 +59,8 @@ void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& cu_s
 // --- Matrix products ----------------------------------------------------------------------------------------------
 
 /// y[M,N] (+)= op(a) op(b), op(x) = x or its transpose. a and b have one float type; y has it or its acc type.
-/// oneDNN in f32 and bf16; a plain loop in f64, for gradient checks.
+/// oneDNN in f32 and bf16 (which goes by f32 where the processor does not multiply it); a plain loop in f64, for
+/// gradient checks.
 void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
             bool accumulate = false);
 

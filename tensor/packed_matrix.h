@@ -10,7 +10,8 @@ namespace cpu {
 struct Packed;
 }
 
-/// w[N,C], for products x w^T. It shares w and keeps a copy of it, packed: when w changes, make another.
+/// w[N,C], for products x w^T. It shares w and keeps a copy of it, packed: when w changes, make another. The copy of a
+/// bf16 w is in f32 where the processor does not multiply bf16: products would turn w to that each time.
 class PackedMatrix {
 public:
     /// Without `pack`, or on a GPU, w is read as it lies: on a CPU a fifth slower in products of some 80 rows, and no

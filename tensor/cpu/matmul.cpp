@@ -14,6 +14,7 @@ namespace uipe::tensor::cpu {
 
 struct Packed {
     Tensor storage;
+    DType dtype;
     dnnl::memory::desc layout;
 };
 
@@ -287,6 +288,15 @@ void multiply_f64(const Tensor& y, const Tensor& a, const Tensor& b, const Probl
     });
 }
 
+/// y by multiply(the same in f32); false where that is.
+template <class Multiply>
+bool in_f32(const Tensor& y, const Multiply& multiply) {
+    const Tensor wide = y.to(DType::f32);
+    if (!multiply(wide)) return false;
+    if (y.dtype() != DType::f32) tensor::copy(y, wide);
+    return true;
+}
+
 std::byte* start(const Tensor& t) { return static_cast<std::byte*>(t.raw()); }
 
 /// y[m,n] = a[m,k] w[n,k]^T, with w in the layout that oneDNN likes best.
@@ -299,18 +309,20 @@ Problem with_packed(std::int64_t m, std::int64_t n, std::int64_t k, DType in, DT
 std::shared_ptr<const Packed> pack(const Tensor& w) {
     constexpr std::int64_t rows = 64;  // of a; the layout is the same for all numbers of them but the least
     if (w.dtype() == DType::f64 || w.numel() == 0 || cuts_short_sums()) return nullptr;
-    if (w.dtype() == DType::bf16 && !multiplies_bf16()) return nullptr;
+    if (w.dtype() == DType::bf16 && !multiplies_bf16()) return pack(w.to(DType::f32));
     const Problem p = with_packed(rows, w.dim(0), w.dim(1), w.dtype(), w.dtype());
     const auto plan = plan_for(p);
     if (!plan->supported || plan->packed_b == plan->b) return nullptr;
     auto out = std::make_shared<Packed>();
     packed(*plan, start(w), out->storage, w.device());
+    out->dtype = w.dtype();
     out->layout = plan->packed_b;
     return out;
 }
 
 bool matmul(const Tensor& y, const Tensor& a, const Packed& w) {
     if (y.dim(0) <= most_few_rows) return false;
+    if (a.dtype() != w.dtype) return in_f32(y, [&](const Tensor& wide) { return matmul(wide, a.to(w.dtype), w); });
     const auto plan = plan_for(with_packed(y.dim(0), y.dim(1), a.dim(1), a.dtype(), y.dtype()));
     if (!plan->supported || plan->packed_b != w.layout) return false;
     if (y.device().kind != Device::Kind::meta) run(*plan, start(y), start(a), start(w.storage));
@@ -333,9 +345,10 @@ void matmul(const Tensor& y, const Tensor& a, bool transpose_a, const Tensor& b,
     const auto execute = cuts_short_sums() ? execute_in_tiles : execute_in_slices;
     if ((p.in == DType::f32 || multiplies_bf16()) && execute(p, start(y), start(a), start(b))) return;
     require(p.in == DType::bf16, "oneDNN has no f32 matmul here");
-    const Tensor wide = y.to(DType::f32);
-    cpu::matmul(wide, a.to(DType::f32), transpose_a, b.to(DType::f32), transpose_b, accumulate);
-    if (wide.raw() != y.raw()) tensor::copy(y, wide);
+    in_f32(y, [&](const Tensor& wide) {
+        cpu::matmul(wide, a.to(DType::f32), transpose_a, b.to(DType::f32), transpose_b, accumulate);
+        return true;
+    });
 }
 
 }  // namespace uipe::tensor::cpu

@@ -3,13 +3,13 @@
 namespace uipe::tensor::test {
 namespace {
 
-const std::vector<std::int64_t> sizes{0, 1, 3, 17, 4095, 4096, 4097, 50021};
+const std::vector<std::int64_t> lengths{0, 1, 3, 17, 4095, 4096, 4097, 50021};
 
 class Reduce : public EachType {};
 UIPE_EACH_FLOAT_TYPE(Reduce);
 
 TEST_P(Reduce, SumAndSumOfSquaresOfEveryLength) {
-    for (const std::int64_t n : sizes) {
+    for (const std::int64_t n : lengths) {
         SCOPED_TRACE(n);
         const Tensor x = normal({n}, GetParam());
         Want total;

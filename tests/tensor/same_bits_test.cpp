@@ -13,7 +13,7 @@ constexpr DType low_types[] = {DType::f32, DType::bf16};
 struct Size {
     std::int64_t T, C;
 };
-constexpr Size sizes[] = {{1, 1}, {7, 21}, {1021, 769}};
+constexpr Size shapes[] = {{1, 1}, {7, 21}, {1021, 769}};
 
 std::string name_for(const char* op, DType dtype, const Size& s, bool accumulate = false) {
     return cat(op, " ", name_of(dtype), " ", s.T, "x", s.C, accumulate ? " accumulated" : "");
@@ -22,7 +22,7 @@ std::string name_for(const char* op, DType dtype, const Size& s, bool accumulate
 TEST(SameBits, ElementByElementAndSums) {
     expect_same_bits([](const Take& take) {
         for (const DType dtype : low_types)
-            for (const Size& s : sizes) {
+            for (const Size& s : shapes) {
                 const Tensor a = noise({s.T, s.C}, dtype, 1);
                 const Tensor b = noise({s.T, s.C}, dtype, 2);
                 const Tensor wide = noise({s.T, s.C}, DType::f32, 3);
@@ -77,7 +77,7 @@ TEST(SameBits, SegmentSums) {
 TEST(SameBits, Layers) {
     expect_same_bits([](const Take& take) {
         for (const DType dtype : low_types)
-            for (const Size& s : sizes) {
+            for (const Size& s : shapes) {
                 const Tensor x = noise({s.T, s.C}, dtype, 1);
                 const Tensor up = noise({s.T, s.C}, dtype, 2);
                 const Tensor dy = noise({s.T, s.C}, dtype, 3);
@@ -180,7 +180,7 @@ TEST(SameBits, Decoding) {
 TEST(SameBits, AdamW) {
     expect_same_bits([](const Take& take) {
         for (const DType dtype : low_types)
-            for (const Size& s : sizes) {
+            for (const Size& s : shapes) {
                 const Tensor squares = Tensor::full({1}, DType::f64, 1.0);
                 const Tensor master = noise({s.T, s.C}, DType::f32, 1);
                 const Tensor param = dtype == DType::f32 ? master : master.to(dtype);

@@ -211,7 +211,7 @@ std::vector<llama::Sequence> rows_of_one_length(const llama::Config& config, std
     return out;
 }
 
-/// What the allocator says after each of eight steps.
+/// What the allocator says after each of five steps.
 std::vector<tensor::MemoryStats> memory_of_steps(const Objective& objective, DType dtype, const char* recompute) {
     llama::Config config = llama::small_config();
     config.hidden_size = 96;

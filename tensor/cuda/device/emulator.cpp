@@ -68,19 +68,20 @@ void writes([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) {
     __tsan_write_range(p, bytes);
 #endif
 }
-/// While it lives, what the emulator writes for itself is none of the detector's business: it sees the memset and
+/// While it lives, what the emulator keeps for itself is none of the detector's business, which sees the memset and
 /// memmove that a compiler may make of that.
-class OwnWrites {
+class OwnMemory {
 public:
 #if defined(UIPE_RACES)
-    OwnWrites() { AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
-    ~OwnWrites() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__); }
+    OwnMemory() { AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
+    ~OwnMemory() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__); }
 #else
-    OwnWrites() {}
+    OwnMemory() {}
 #endif
-    OwnWrites(const OwnWrites&) = delete;
-    OwnWrites& operator=(const OwnWrites&) = delete;
+    OwnMemory(const OwnMemory&) = delete;
+    OwnMemory& operator=(const OwnMemory&) = delete;
 };
+
 /// body() as if by another thread, the copy engine, after what this one has done: nothing else orders what it does.
 template <class Body>
 void by_engine(const Body& body) {
@@ -733,10 +734,11 @@ void Block::product(const Product& p, const std::source_location& here) {
     Product mine = p;
     meet_group("multiply", here, &mine, [&](Group& g) {
         for_each_chunk(p, [&](std::uint32_t byte) { check_shared(shared_ + byte, "multiply", here); });
-        Issued& issued = [&]() -> Issued& {
-            const OwnWrites own;
-            return g.products.emplace_back();
-        }();
+        {
+            const OwnMemory own;
+            g.products.emplace_back();
+        }
+        Issued& issued = g.products.back();
         issued.common = p;
         issued.group = thread().product_groups;
         for (int l = 0; l < 128; ++l) {
@@ -771,7 +773,7 @@ void Block::product_wait(int pending, const std::source_location& here) {
 void Block::end_products(Group& g) {
     for (const Issued& p : g.products)
         if (p.group < g.due && !p.done) multiply(p, shared_);
-    const OwnWrites own;
+    const OwnMemory own;
     std::erase_if(g.products, [&](const Issued& p) { return p.group < g.due; });
 }
 
