@@ -35,14 +35,14 @@ std::string default_rule(const Evaluation& evaluation) {
     return fs::exists(evaluation.heldout_file("_perturbed")) ? "truth-ratio-before" : "attack";
 }
 
-/// InputError where a held-out row is one of the forget rows.
-void require_unseen(const std::vector<eval::QaRow>& heldout, const std::vector<eval::QaRow>& forget,
+/// InputError where a held-out row is one of the rows of a set that the model has seen.
+void require_unseen(const std::vector<eval::QaRow>& heldout, const std::vector<eval::QaRow>& seen, const char* set,
                     const fs::path& file) {
     for (std::size_t i = 0; i < heldout.size(); ++i)
-        for (std::size_t k = 0; k < forget.size(); ++k)
-            require_input(heldout[i].question != forget[k].question || heldout[i].answer != forget[k].answer,
-                          file.string(), ": row ", i + 1, " is row ", k + 1,
-                          " of the forget set; held-out rows are to be ones that the model never saw");
+        for (std::size_t k = 0; k < seen.size(); ++k)
+            require_input(heldout[i].question != seen[k].question || heldout[i].answer != seen[k].answer, file.string(),
+                          ": row ", i + 1, " is row ", k + 1, " of the ", set,
+                          " set; held-out rows are to be ones that the model never saw");
 }
 
 }  // namespace
@@ -93,7 +93,8 @@ AlphaGauge::AlphaGauge(const Evaluation& evaluation, const std::string& rule)
                   ratios ? "--alpha-rule attack, which needs questions and answers only, or " : "",
                   "--retain-log FILE");
     heldout_ = eval::read_qa(file, ratios ? eval::author_rows : eval::answers_only);
-    require_unseen(heldout_, forget_, file);
+    require_unseen(heldout_, forget_, "forget", file);
+    require_unseen(heldout_, evaluation.sets().retain, "retain", file);
     if (ratios) return;
     for (eval::QaRow& row : forget_) row = {row.question, row.answer, {}, {}};
 }

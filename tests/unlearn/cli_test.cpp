@@ -347,11 +347,14 @@ TEST_F(Extrapolation, AutoWithoutARetainLogGoesByRowsTheModelNeverSaw) {
     EXPECT_EQ(ratios.code, 2);
     EXPECT_SAYS(ratios.err, "tofu/holdout10_perturbed.json: is missing");
     EXPECT_SAYS(ratios.err, "--alpha-rule attack, which");
-    fs::copy_file(playground() / "tofu/forget10.json", playground() / "tofu/holdout10.json",
-                  fs::copy_options::overwrite_existing);
-    const Result seen = uipe(between("refused") + tofu);
-    EXPECT_EQ(seen.code, 2);
-    EXPECT_SAYS(seen.err, "tofu/holdout10.json: row 1 is row 1 of the forget set");
+    for (const auto& [file, set] :
+         {std::pair("forget10.json", "forget"), std::pair("retain_perturbed.json", "retain")}) {
+        fs::copy_file(playground() / "tofu" / file, playground() / "tofu/holdout10.json",
+                      fs::copy_options::overwrite_existing);
+        const Result seen = uipe(between("refused") + tofu);
+        EXPECT_EQ(seen.code, 2);
+        EXPECT_SAYS(seen.err, cat("tofu/holdout10.json: row 1 is row 1 of the ", set, " set"));
+    }
     fs::remove(playground() / "tofu/holdout10.json");
     const Result nothing = uipe(between("refused") + tofu);
     EXPECT_EQ(nothing.code, 2);
