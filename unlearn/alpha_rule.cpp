@@ -94,7 +94,7 @@ AlphaGauge::AlphaGauge(const Evaluation& evaluation, const std::string& rule)
                   "--retain-log FILE");
     heldout_ = eval::read_qa(file, ratios ? eval::author_rows : eval::answers_only);
     require_unseen(heldout_, forget_, "forget", file);
-    require_unseen(heldout_, evaluation.sets().retain, "retain", file);
+    require_unseen(heldout_, evaluation.sets().retain, "retain", file);  // as far as utility is measured on them
     if (ratios) return;
     for (eval::QaRow& row : forget_) row = {row.question, row.answer, {}, {}};
 }

@@ -1,3 +1,4 @@
+// A block's threads and the order they run in, what they wait for together, and its shared memory.
 #include "tensor/cuda/device/block.h"
 
 #include <sys/mman.h>
@@ -9,11 +10,19 @@
 
 #include "tensor/base/error.h"
 #include "tensor/cuda/device/sanitizers.h"
-#include "tensor/dtype.h"
 
 namespace uipe::emulator {
+namespace {
 
-State state;
+/// Not by memset: the race detector would take that for a write of the thread that runs.
+void poison(std::byte* p, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; ++i) {
+        p[i] = static_cast<std::byte>(options().poison);
+        asm volatile("" ::: "memory");
+    }
+}
+
+}  // namespace
 
 std::string at(const std::source_location& place) {
     const std::string file = place.file_name();
@@ -23,6 +32,7 @@ std::string at(const std::source_location& place) {
 bool same(const std::source_location& a, const std::source_location& b) {
     return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
 }
+
 Block& block() {
     static auto* instance = new Block;  // never destroyed: fibers are needed until the last launch
     return *instance;

@@ -1,7 +1,6 @@
 // What blocks do on sm_90 alone: barriers that count bytes, copies of boxes, barriers of some warps, products of
 // warpgroups.
 #include <algorithm>
-#include <cstdlib>
 
 #include "tensor/base/error.h"
 #include "tensor/cuda/device/block.h"
@@ -170,6 +169,8 @@ void Block::meet_group(const char* operation, const std::source_location& here, 
     warps_[state.thread / 32].ready &= ~(1U << (state.thread % 32));
 }
 
+namespace {
+
 /// Calls body(byte) for each 16 bytes of shared memory that a product reads.
 template <class Body>
 void for_each_chunk(const Product& p, const Body& body) {
@@ -178,6 +179,8 @@ void for_each_chunk(const Product& p, const Body& body) {
     for (int j = 0; j < p.N; j += p.across ? 8 : 1)
         for (int k = 0; k < 16; k += p.across ? 1 : 8) body(place(p.b_matrix, p.across, j, k));
 }
+
+}  // namespace
 
 void Block::product(const Product& p, const std::source_location& here) {
     if (!thread().fenced) fail("multiply", here, "without products_begin() since the last wait");

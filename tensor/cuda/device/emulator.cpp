@@ -1,3 +1,4 @@
+// What kernels call, and what UIPE_EMULATOR sets.
 #include "tensor/cuda/device/emulator.h"
 
 #include <cstdio>
@@ -10,6 +11,9 @@
 #include "tensor/cuda/device/sanitizers.h"
 
 namespace uipe::emulator {
+
+State state;
+
 namespace {
 
 /// UIPE_EMULATOR as options; InputError names the word that is none.

@@ -1,10 +1,9 @@
 // What the emulator tells sanitizers of a kernel's threads: who comes after whom, what is read and written on a
-// kernel's behalf, and which memory nobody may touch. All of it is nothing in a build without.
+// kernel's behalf, and which memory nobody may touch. In a build without, by_engine() calls its body, and the others do
+// nothing.
 #pragma once
 
 #include <cstddef>
-
-#include "tensor/cuda/device/emulator.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -79,14 +78,6 @@ inline void allow([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) 
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(p, bytes);
 #endif
-}
-
-/// Not by memset: the race detector would take that for a write of the thread that runs.
-inline void poison(std::byte* p, std::size_t bytes) {
-    for (std::size_t i = 0; i < bytes; ++i) {
-        p[i] = static_cast<std::byte>(options().poison);
-        asm volatile("" ::: "memory");
-    }
 }
 
 }  // namespace uipe::emulator
