@@ -124,9 +124,9 @@ private:
     /// Ends the block from within a fiber, after error_ was set. The frames of its fibers are never left: nothing they
     /// hold is destroyed, so no message may still be under construction.
     [[noreturn]] void abandon();
-    std::string who_waits() const;
     /// The same, with the place of a fault of the running thread before it.
     [[noreturn]] void fail(const char* operation, const std::source_location& here, const char* what);
+    std::string who_waits() const;
     Group& group() { return groups_[state.thread / 128]; }
     Barrier& barrier(void* place, const char* operation, const std::source_location& here);
     void end_phase(Barrier& b);
