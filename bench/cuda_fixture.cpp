@@ -7,6 +7,7 @@
 #include "bench/data.h"
 #include "llama/weights.h"
 #include "tensor/base/json.h"
+#include "tensor/master.h"
 #include "unlearn/session.h"
 #include "unlearn/trainer.h"
 
@@ -73,9 +74,9 @@ void check_head(llama::StateDict& out) {
 
 void check_optimizer(llama::StateDict& out) {
     const tensor::Shape shape{tiny ? 1000 : 1'000'000};
-    const Tensor start = random_on_device(shape, DType::f32, 0, 0.02);
-    const Tensor master = start.to(tensor::Device{}).to(cuda_device);
-    const Tensor param = Tensor::empty(shape, DType::bf16, cuda_device);
+    const Tensor w = random_on_device(shape, DType::bf16, 0, 0.02);
+    const Tensor rest = Tensor::zeros(shape, DType::bf16, cuda_device);
+    const Tensor start = tensor::masters_of(w, rest);
     const Tensor m = Tensor::zeros(shape, DType::f32, cuda_device);
     const Tensor v = Tensor::zeros(shape, DType::f32, cuda_device);
     const Tensor grad = random_on_device(shape, DType::f32, 1);
@@ -85,11 +86,11 @@ void check_optimizer(llama::StateDict& out) {
         how.step++;
         how.squares = Tensor::zeros({1}, DType::f64, cuda_device);
         tensor::add_squares(how.squares, grad);
-        tensor::adamw(param, master, m, v, grad, how);
+        tensor::adamw(w, rest, m, v, grad, how);
     }
     out["optimizer/master"] = start;
     out["optimizer/grad"] = grad;
-    out["optimizer/stepped"] = master;
+    out["optimizer/stepped"] = tensor::masters_of(w, rest);
 }
 
 }  // namespace

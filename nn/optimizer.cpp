@@ -6,16 +6,11 @@
 
 #include "tensor/allocator.h"
 #include "tensor/base/checksum.h"
+#include "tensor/master.h"
 
 namespace uipe::nn {
 
 namespace {
-
-template <class Make>
-Tensor made_as(tensor::MemoryClass c, const Make& make) {
-    const tensor::MemoryScope scope(c);
-    return make();
-}
 
 /// Of "NAME[begin:end]", or of "NAME": the whole parameter's name, and the first of its elements.
 std::pair<std::string, std::int64_t> place_of(const std::string& name) {
@@ -37,12 +32,22 @@ AdamW::AdamW(const Parameters& parameters, const AdamWOptions& options) : option
         require_input(!options.offload || !on_host, "--offload optimizer is for --device cuda: with --device cpu the ",
                       "optimizer's state is in the host's memory already");
         const tensor::Device home = options.offload ? tensor::host_of(value.device()) : value.device();
-        const auto zeros = [&] { return Tensor::zeros(value.shape(), halves ? options.moments : dtype, home); };
+        const auto zeros = [&](tensor::MemoryClass c, tensor::DType type) {
+            const tensor::MemoryScope scope(c);
+            return Tensor::zeros(value.shape(), type, home);
+        };
+        const auto moment = [&] { return zeros(tensor::MemoryClass::moments, halves ? options.moments : dtype); };
+        const auto copy = [&] {
+            const tensor::MemoryScope scope(tensor::MemoryClass::masters);
+            return value.to(home);
+        };
         const auto [whole, first] = place_of(p.name);
+        const bool of_bf16 = value.dtype() == tensor::DType::bf16;
         slots_.push_back({.parameter = p,
-                          .master = made_as(tensor::MemoryClass::masters, [&] { return value.to(home).to(dtype); }),
-                          .m = made_as(tensor::MemoryClass::moments, zeros),
-                          .v = made_as(tensor::MemoryClass::moments, zeros),
+                          .copy = options.offload ? copy() : Tensor(),
+                          .rest = of_bf16 ? zeros(tensor::MemoryClass::masters, value.dtype()) : Tensor(),
+                          .m = moment(),
+                          .v = moment(),
                           .stream = checksum(whole.data(), whole.size()),
                           .first = first});
     }
@@ -53,15 +58,17 @@ AdamW::Stage AdamW::make_stage() const {
     std::size_t grad = 0;
     std::size_t weight = 0;
     for (const Slot& slot : slots_) {
-        grad = std::max(grad, slot.master.nbytes());
-        weight = std::max(weight, slot.parameter.variable.value().nbytes());
+        const Tensor& value = slot.parameter.variable.value();
+        weight = std::max(weight, value.nbytes());
+        grad = std::max(
+            grad, static_cast<std::size_t>(value.numel()) * tensor::size_of(tensor::accumulator_of(value.dtype())));
     }
     const tensor::Device device = slots_.front().parameter.variable.value().device();
     return {{grad, device}, {weight, device}};
 }
 
 tensor::AdamWStep AdamW::step_of(const Slot& slot, double lr, const Tensor& squares, double max_norm) const {
-    const bool decays = options_.decay_vectors || slot.master.rank() > 1;
+    const bool decays = options_.decay_vectors || slot.m.rank() > 1;
     return {.lr = lr,
             .beta1 = options_.beta1,
             .beta2 = options_.beta2,
@@ -81,8 +88,7 @@ void AdamW::step(double lr, const Tensor& squares, double max_norm) {
     for (Slot& slot : slots_) {
         const Tensor grad = slot.parameter.variable.grad();
         if (!grad.defined()) continue;
-        tensor::adamw(slot.parameter.variable.value(), slot.master, slot.m, slot.v, grad,
-                      step_of(slot, lr, squares, max_norm));
+        tensor::adamw(slot.weight(), slot.rest, slot.m, slot.v, grad, step_of(slot, lr, squares, max_norm));
         slot.parameter.variable.clear_grad();
     }
 }
@@ -106,24 +112,23 @@ void AdamW::step_on_host(double lr, const Tensor& squares, double max_norm) {
         const Tensor g = grad.fetched();
         slot.parameter.variable.clear_grad();
         if (!changes) continue;
-        const Tensor w = weight.place(value.shape(), value.dtype());
-        const bool masters = w.dtype() != slot.master.dtype();
-        tensor::adamw(masters ? w : slot.master, slot.master, slot.m, slot.v, g, step_of(slot, lr, norm, max_norm));
-        if (!masters) tensor::copy(w, slot.master);
+        tensor::adamw(slot.copy, slot.rest, slot.m, slot.v, g, step_of(slot, lr, norm, max_norm));
+        tensor::copy(weight.place(value.shape(), value.dtype()), slot.copy);
         weight.send(value);
     }
 }
 
-std::map<std::string, Tensor> AdamW::masters() const {
-    std::map<std::string, Tensor> out;
-    for (const Slot& slot : slots_) out[slot.parameter.name] = slot.master;
-    return out;
+Tensor AdamW::master(const std::string& name) const {
+    for (const Slot& slot : slots_)
+        if (slot.parameter.name == name) return tensor::masters_of(slot.weight(), slot.rest);
+    throw Error(cat("no trained parameter is called ", name));
 }
 
 std::map<std::string, Tensor> AdamW::state() const {
     std::map<std::string, Tensor> out;
     for (const Slot& slot : slots_) {
-        out["master." + slot.parameter.name] = slot.master;
+        out["weight." + slot.parameter.name] = slot.weight();
+        if (slot.rest.defined()) out["rest." + slot.parameter.name] = slot.rest;
         out["m." + slot.parameter.name] = slot.m;
         out["v." + slot.parameter.name] = slot.v;
     }
@@ -147,7 +152,7 @@ void AdamW::load_state(const Read& read, std::int64_t steps) {
     for (const auto& [name, target] : state()) tensor::copy(target, read(name, target).to(target.device()));
     for (const Slot& slot : slots_) {
         const Tensor& value = slot.parameter.variable.value();
-        tensor::copy(value, slot.master.to(value.device()));
+        if (slot.copy.defined()) tensor::copy(value, slot.copy.to(value.device()));
     }
     steps_ = steps;
 }

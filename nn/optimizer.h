@@ -20,17 +20,19 @@ struct AdamWOptions {
     bool decay_vectors = false;  // also decay norm weights; the recipes of TOFU (transformers' Trainer) do not
     tensor::DType moments = tensor::DType::f32;  // or bf16; of f64 parameters they are f64
     std::uint64_t seed = 0;                      // what moments of bf16 are rounded by
-    bool offload = false;                        // of weights on a GPU, masters and moments are on the host
+    bool offload = false;                        // of weights on a GPU, rests and moments are on the host
 };
 
-/// AdamW (Loshchilov & Hutter 2019). A bf16 parameter has an f32 master here, because a step of 1e-5 is less than half
-/// a bf16 ulp of most weights and would be lost; an f32 or f64 parameter is its own master.
+/// AdamW (Loshchilov & Hutter 2019). A bf16 parameter moves with an f32 master, because a step of 1e-5 is less than
+/// half a bf16 ulp of most weights and would be lost; kept of it is what the parameter does not hold, its rest
+/// (tensor/master.h). An f32 or f64 parameter is its own master. So a bf16 weight takes 2 bytes, its rest 2, and
+/// gradient and moments 12 (8 with moments of bf16).
 ///
 /// Moments of bf16 are rounded stochastically (tensor/rounding.h): the second one changes by a thousandth at most, less
 /// than half of its last bit, and would stand still for ever. The bits depend on the seed, the step, a parameter's name
 /// and an element's index in it, so neither on the device nor on how ranks cut the parameter.
 ///
-/// Offloaded, masters and moments (and the master of an f32 parameter) are on the host, which makes the step: a
+/// Offloaded, rests and moments, and a copy of the weights, are on the host, which makes the step: a
 /// parameter's gradient comes down, and its new weights go up, while it works on another's. The same bits.
 class AdamW {
 public:
@@ -47,11 +49,12 @@ public:
     /// Goes on as if so many steps had been taken.
     void set_steps(std::int64_t steps) { steps_ = steps; }
 
-    /// The masters by parameter name: the weights to full precision.
-    std::map<std::string, Tensor> masters() const;
-    /// Everything a resumed run needs beside the step count: "master.NAME", "m.NAME", "v.NAME", sharing storage.
+    /// The master of the parameter called `name`: its weights to full precision. Of f32 and f64 it shares storage.
+    Tensor master(const std::string& name) const;
+    /// Everything a resumed run needs beside the step count: "weight.NAME", "rest.NAME" (of bf16), "m.NAME", "v.NAME",
+    /// sharing storage.
     std::map<std::string, Tensor> state() const;
-    /// Copies a saved state in, tensor by tensor as `read` gives them, and the masters into the parameters.
+    /// Copies a saved state in, tensor by tensor as `read` gives them.
     using Read = std::function<Tensor(const std::string& name, const Tensor& like)>;
     void load_state(const Read& read, std::int64_t steps);
     /// The same from memory. Error when a tensor is missing or of another shape or type; then nothing has changed.
@@ -60,9 +63,12 @@ public:
 private:
     struct Slot {
         Parameter parameter;
-        Tensor master, m, v;
+        Tensor copy;           // of the weights, on the host: when offloaded
+        Tensor rest, m, v;     // rest: of bf16 weights
         std::uint64_t stream;  // of the whole parameter, by which its moments are rounded
         std::int64_t first;    // element of it
+        /// The weights that are stepped.
+        const Tensor& weight() const { return copy.defined() ? copy : parameter.variable.value(); }
     };
     /// One of two parameters on their way.
     struct Stage {

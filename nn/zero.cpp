@@ -275,9 +275,9 @@ void Zero::updated() {
     }
 }
 
-std::function<Tensor(const std::string&)> Zero::whole(std::map<std::string, Tensor> slices) {
-    return [this, slices = std::move(slices), unit = units_.size(), all = Tensor()](const std::string& name) mutable {
-        if (stage_ == 0) return slices.at(name);
+Zero::ByName Zero::whole(ByName slice) {
+    return [this, slice = std::move(slice), unit = units_.size(), all = Tensor()](const std::string& name) mutable {
+        if (stage_ == 0) return slice(name);
         for (std::size_t u = 0; u < units_.size(); ++u)
             for (const Part& part : units_[u].trained.parts) {
                 if (part.parameter.name != name) continue;
@@ -286,8 +286,7 @@ std::function<Tensor(const std::string&)> Zero::whole(std::map<std::string, Tens
                     const tensor::DType dtype = tensor::accumulator_of(flat.own.dtype());
                     Tensor own = Tensor::zeros(flat.own.shape(), dtype, flat.own.device());
                     for (const Owned& o : owned(flat, comm_.rank()))
-                        tensor::copy(own.rows(o.at, o.at + o.size()),
-                                     slices.at(o.name).to(own.device()).view({o.size()}));
+                        tensor::copy(own.rows(o.at, o.at + o.size()), slice(o.name).to(own.device()).view({o.size()}));
                     all = Tensor();
                     all = Tensor::empty({flat.size}, dtype, flat.own.device());
                     comm_.wait(comm_.all_gather(all, own));

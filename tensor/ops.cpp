@@ -517,21 +517,22 @@ void argmax(const Tensor& y, const Tensor& x) {
     DISPATCH(x, argmax(y, x));
 }
 
-void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
+void adamw(const Tensor& w, const Tensor& rest, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
-    check(is_float(param) && param.shape() == master.shape() && is_acc(master, param) && m.shape() == master.shape() &&
-              alike(v, m) && alike(grad, master),
-          "adamw", "master, m, v and grad alike, in the accumulator's type of param", {&param, &master, &m, &v, &grad});
-    const bool halves = m.dtype() == DType::bf16 && master.dtype() == DType::f32;
-    check(m.dtype() == master.dtype() || halves, "adamw", "m and v in the type of master, or bf16 beside f32",
-          {&param, &master, &m, &v});
+    check(is_float(w) && m.shape() == w.shape() && alike(v, m) && is_acc(grad, w) && grad.shape() == w.shape(), "adamw",
+          "w, m, v and grad of one shape, grad in the accumulator's type of w", {&w, &m, &v, &grad});
+    check(w.dtype() == DType::bf16 ? alike(rest, w) : !rest.defined(), "adamw", "a rest beside w of bf16 alone",
+          {&w, &rest});
+    const bool halves = m.dtype() == DType::bf16 && grad.dtype() == DType::f32;
+    check(m.dtype() == grad.dtype() || halves, "adamw", "m and v in the type of grad, or bf16 beside f32",
+          {&m, &v, &grad});
     constexpr std::int64_t most = std::int64_t{1} << 32;
     require(!halves || (step.first >= 0 && step.first <= most - m.numel()), "adamw: elements ", step.first, " to ",
             step.first + m.numel(), " of a parameter; moments of bf16 are for one of at most 2^32");
     check(!step.squares.defined() || (step.squares.dtype() == DType::f64 && step.squares.numel() == 1), "adamw",
-          "squares[1] of f64", {&param, &step.squares});
-    TIMED(optimizer, param, bytes({&param, &master, &master, &m, &m, &v, &v, &grad}));
-    DISPATCH(param, adamw(param, master, m, v, grad, step));
+          "squares[1] of f64", {&w, &step.squares});
+    TIMED(optimizer, w, bytes({&w, &w, &rest, &rest, &m, &m, &v, &v, &grad}));
+    DISPATCH(w, adamw(w, rest, m, v, grad, step));
 }
 
 void extrapolate(const Tensor& y, const Tensor& x_u, const Tensor& x_0, double alpha) {

@@ -20,7 +20,7 @@ namespace uipe::tensor {
 // --- Element by element -------------------------------------------------------------------------------------------
 
 void fill(const Tensor& y, double value);
-/// y = x, converting between float types.
+/// y = x, converting between float types; of one type, the bits.
 void copy(const Tensor& y, const Tensor& x);
 /// y = a x + b y. x and y may differ in float type.
 void axpby(const Tensor& y, double a, const Tensor& x, double b);
@@ -183,13 +183,12 @@ struct AdamWStep {
     std::int64_t first = 0;              // the first element here is this one
 };
 
-/// One AdamW step (Loshchilov & Hutter 2019) on f32 (or f64) master, m, v by grad of the same type. The same bits on
-/// every device.
-/// When `param` is not `master` itself (bf16 weights), it receives the rounded result in the same pass.
-/// m and v may be bf16 beside an f32 master, of at most 2^32 elements: the step is that of f32, from them and before
-/// they are rounded.
-/// Where `squares` is defined and not finite nothing changes: a bad gradient does no harm before the host has seen it.
-void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
+/// One AdamW step (Loshchilov & Hutter 2019) on weights w, with m, v and grad of the accumulator's type. The same bits
+/// on every device. Weights of bf16 are stepped as f32 masters, of which `rest` holds what w does not (master.h);
+/// undefined otherwise. m and v may be bf16 beside a gradient of f32, of at most 2^32 elements: the step is that of
+/// f32, from them and before they are rounded. Where `squares` is defined and not finite nothing changes: a bad
+/// gradient does no harm before the host has seen it.
+void adamw(const Tensor& w, const Tensor& rest, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step);
 
 /// y = x_u + alpha (x_u - x_0), computed as (1+alpha) x_u - alpha x_0 in f64 and rounded once (bf16: by way of f32), so

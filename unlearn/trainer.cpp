@@ -324,8 +324,9 @@ StepInfo Trainer::finish_step() {
 }
 
 std::function<Tensor(const std::string&)> Trainer::masters() {
-    if (zero_) return zero_->whole(optimizer_->masters());
-    return [masters = optimizer_->masters()](const std::string& name) { return masters.at(name); };
+    const auto master = [this](const std::string& name) { return optimizer_->master(name); };
+    if (zero_) return zero_->whole(master);
+    return master;
 }
 
 void Trainer::gather_model(bool keep) {

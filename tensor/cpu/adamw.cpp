@@ -3,6 +3,7 @@
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/simd.h"
+#include "tensor/master.h"
 #include "tensor/rounding.h"
 
 namespace uipe::tensor::cpu {
@@ -15,8 +16,32 @@ Vector<std::uint32_t> indices_from(std::uint32_t first) {
     return out;
 }
 
+/// The masters of w[…], of which `rest` holds what bf16 does not (master.h).
+template <class Place, class P>
+auto load_masters(const Place& at, const P* w, [[maybe_unused]] const bf16* rest) {
+    if constexpr (std::is_same_v<P, bf16>) {
+        using Bits = Vector<std::uint32_t>;
+        return std::bit_cast<Vector<float>>(
+            master_bits(std::bit_cast<Bits>(at.load(w)), std::bit_cast<Bits>(at.load(rest)) >> 16));
+    } else {
+        return at.load(w);
+    }
+}
+
+template <class Place, class P, class V>
+void store_masters(const Place& at, P* w, [[maybe_unused]] bf16* rest, const V& masters) {
+    if constexpr (std::is_same_v<P, bf16>) {
+        using Bits = Vector<std::uint32_t>;
+        const auto weights = std::bit_cast<Bits>(rounded<bf16>(masters));
+        at.store(w, Bits(weights >> 16));
+        at.store(rest, Bits(rest_bits(std::bit_cast<Bits>(masters), weights)));
+    } else {
+        at.store(w, masters);
+    }
+}
+
 template <class A, class P, class M>
-void update(P* param, A* master, M* m, M* v, const A* grad, std::int64_t n, const AdamWStep& s, double clip) {
+void update(P* w, bf16* rest, M* m, M* v, const A* grad, std::int64_t n, const AdamWStep& s, double clip) {
     const auto step = static_cast<double>(s.step);
     const A decay = static_cast<A>(1.0 - s.lr * s.weight_decay);
     const A rate = static_cast<A>(s.lr / (1.0 - std::pow(s.beta1, step)));
@@ -34,9 +59,8 @@ void update(P* param, A* master, M* m, M* v, const A* grad, std::int64_t n, cons
         const auto g = at.load(grad) * scale;
         const auto mean = beta1 * at.load(m) + rest1 * g;
         const auto square = beta2 * at.load(v) + rest2 * g * g;
-        const auto w = at.load(master) * decay - rate * mean / (square_root(square) * root + eps);
-        at.store(master, w);
-        if constexpr (!std::is_same_v<A, P>) at.store(param, w);
+        store_masters(at, w, rest,
+                      load_masters(at, w, rest) * decay - rate * mean / (square_root(square) * root + eps));
         if constexpr (std::is_same_v<A, M>) {
             at.store(m, mean);
             at.store(v, square);
@@ -50,7 +74,7 @@ void update(P* param, A* master, M* m, M* v, const A* grad, std::int64_t n, cons
 
 }  // namespace
 
-void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
+void adamw(const Tensor& w, const Tensor& rest, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
     double clip = 1.0;
     if (step.squares.defined()) {
@@ -58,11 +82,11 @@ void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Ten
         if (!std::isfinite(norm)) return;
         if (step.max_norm > 0.0) clip = std::min(1.0, step.max_norm / (norm + 1e-6));
     }
-    with_float(param.dtype(), [&]<class P>() {
+    with_float(w.dtype(), [&]<class P>() {
         using A = acc_t<P>;
         const auto with_moments = [&]<class M>() {
-            update(param.data<P>(), master.data<A>(), m.data<M>(), v.data<M>(), grad.data<A>(), param.numel(), step,
-                   clip);
+            update(w.data<P>(), rest.defined() ? rest.data<bf16>() : nullptr, m.data<M>(), v.data<M>(), grad.data<A>(),
+                   w.numel(), step, clip);
         };
         if constexpr (!std::is_same_v<A, double>)
             if (m.dtype() == DType::bf16) return with_moments.template operator()<bf16>();

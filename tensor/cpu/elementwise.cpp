@@ -23,7 +23,12 @@ void copy(const Tensor& y, const Tensor& x) {
         with_float(x.dtype(), [&]<class X>() {
             Y* out = y.data<Y>();
             const X* in = x.data<X>();
-            if constexpr (std::is_same_v<acc_t<X>, acc_t<Y>>)
+            if constexpr (std::is_same_v<X, bf16> && std::is_same_v<Y, bf16>)  // the bits, whatever they stand for
+                parallel_vectors<std::uint16_t>(
+                    y.numel(), outgrows_caches(out, y.numel()),
+                    [to = reinterpret_cast<std::uint16_t*>(out),
+                     from = reinterpret_cast<const std::uint16_t*>(in)](auto at) { at.store(to, at.load(from)); });
+            else if constexpr (std::is_same_v<acc_t<X>, acc_t<Y>>)
                 parallel_vectors<acc_t<X>>(y.numel(), outgrows_caches(out, y.numel()),
                                            [=](auto at) { at.store(out, at.load(in)); });
             else

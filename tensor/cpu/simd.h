@@ -79,10 +79,12 @@ inline auto load(const T* x) {
     }
 }
 
-/// A vector of the accumulator's type as a tensor of T holds it.
+/// A vector of the accumulator's type as a tensor of T holds it; of integers, the bits of numbers of bf16.
 template <class T, class V>
 inline auto stored(const V& v) {
-    if constexpr (std::is_same_v<T, bf16>)
+    if constexpr (std::is_same_v<T, bf16> && std::is_integral_v<std::remove_cvref_t<decltype(v[0])>>)
+        return __builtin_convertvector(v, Halves);
+    else if constexpr (std::is_same_v<T, bf16>)
         return narrowed(v);
     else
         return v;

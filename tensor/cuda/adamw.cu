@@ -1,11 +1,12 @@
-// AdamW in one pass over memory: a thread takes four weights, reads gradient, master and moments, and writes moments,
-// master and, where they are bf16, the weights. The factor that clips comes from the norm on the device: the first
-// thread of each block computes it while the others' reads are under way. Compiled without fused products
+// AdamW in one pass over memory: a thread takes four weights, reads them (of bf16 with what their masters have more),
+// gradient and moments, and writes all but the gradient. The factor that clips comes from the norm on the device: the
+// first thread of each block computes it while the others' reads are under way. Compiled without fused products
 // (CMakeLists.txt), as the CPU's: both give the same bits.
 #include <cmath>
 #include <limits>
 
 #include "tensor/cuda/floats.h"
+#include "tensor/master.h"
 #include "tensor/rounding.h"
 
 namespace uipe::tensor::cuda {
@@ -43,18 +44,54 @@ __device__ inline float clip_of(const double* squares, double max_norm) {
     return static_cast<float>(dev::min_of(1.0, max_norm / (dev::sqrt(*squares) + 1e-6)));
 }
 
+/// n numbers of 16 bits, moved at once.
+template <int n>
+struct alignas(2 * n) Bits {
+    std::uint16_t at[n];
+};
+
+/// The masters of w[at … at + n), of which `rest` holds what bf16 does not (master.h).
+template <int n, class P>
+__device__ inline void read_masters(float (&masters)[n], const P* w, const bf16* rest, std::int64_t at) {
+    if constexpr (std::is_same_v<P, float>) {
+        read(masters, w + at);
+    } else {
+        const Bits<n> weights = *reinterpret_cast<const Bits<n>*>(w + at);
+        const Bits<n> rests = *reinterpret_cast<const Bits<n>*>(rest + at);
+        for (int i = 0; i < n; ++i)
+            masters[i] = std::bit_cast<float>(
+                master_bits<std::uint32_t>(static_cast<std::uint32_t>(weights.at[i]) << 16, rests.at[i]));
+    }
+}
+
+template <int n, class P>
+__device__ inline void write_masters(P* w, bf16* rest, std::int64_t at, const float (&masters)[n]) {
+    if constexpr (std::is_same_v<P, float>) {
+        write(w + at, masters);
+    } else {
+        Bits<n> weights, rests;
+        for (int i = 0; i < n; ++i) {
+            weights.at[i] = dev::to<bf16>(masters[i]).bits;
+            rests.at[i] = static_cast<std::uint16_t>(
+                rest_bits(std::bit_cast<std::uint32_t>(masters[i]), static_cast<std::uint32_t>(weights.at[i]) << 16));
+        }
+        *reinterpret_cast<Bits<n>*>(w + at) = weights;
+        *reinterpret_cast<Bits<n>*>(rest + at) = rests;
+    }
+}
+
 /// count: a multiple of n. first: the index of the first element in its parameter.
 template <int n, class P, class M>
-__global__ void adamw_kernel(P* param, float* master, M* m, M* v, const float* grad, const double* squares,
-                             std::int64_t count, Rates r, std::uint32_t first, RoundingKey rounding) {
+__global__ void adamw_kernel(P* w, bf16* rest, M* m, M* v, const float* grad, const double* squares, std::int64_t count,
+                             Rates r, std::uint32_t first, RoundingKey rounding) {
     DEV_SHARED(float, clip, 1);
     const std::int64_t at = (static_cast<std::int64_t>(dev::block_x()) * block + dev::thread()) * n;
-    float g[n] = {}, mean[n] = {}, square[n] = {}, w[n] = {};
+    float g[n] = {}, mean[n] = {}, square[n] = {}, master[n] = {};
     if (at < count) {
         read(g, grad + at);
         read(mean, m + at);
         read(square, v + at);
-        read(w, master + at);
+        read_masters(master, w, rest, at);
     }
     if (dev::thread() == 0) *clip = clip_of(squares, r.max_norm);
     dev::sync();
@@ -63,7 +100,7 @@ __global__ void adamw_kernel(P* param, float* master, M* m, M* v, const float* g
         g[i] *= *clip;
         mean[i] = r.beta1 * mean[i] + r.rest1 * g[i];
         square[i] = r.beta2 * square[i] + r.rest2 * g[i] * g[i];
-        w[i] = w[i] * r.decay - r.rate * mean[i] / (dev::sqrt(square[i]) * r.root + r.eps);
+        master[i] = master[i] * r.decay - r.rate * mean[i] / (dev::sqrt(square[i]) * r.root + r.eps);
         if constexpr (!std::is_same_v<M, float>) {
             const std::uint32_t bits = rounding_bits(first + static_cast<std::uint32_t>(at + i), rounding);
             mean[i] = rounded_by(mean[i], bits);
@@ -72,24 +109,23 @@ __global__ void adamw_kernel(P* param, float* master, M* m, M* v, const float* g
     }
     write(m + at, mean);
     write(v + at, square);
-    write(master + at, w);
-    if constexpr (!std::is_same_v<P, float>) write(param + at, w);
+    write_masters(w, rest, at, master);
 }
 
 }  // namespace
 
-void adamw(const Tensor& param, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& grad,
+void adamw(const Tensor& w, const Tensor& rest, const Tensor& m, const Tensor& v, const Tensor& grad,
            const AdamWStep& step) {
-    with_float(param.dtype(), [&]<class P>() {
+    with_float(w.dtype(), [&]<class P>() {
         with_float(m.dtype(), [&]<class M>() {
             const auto update = [&]<int n>(std::int64_t from, std::int64_t count) {
                 launch(adamw_kernel<n, P, M>, {.grid = {ceil_div(count, std::int64_t{block} * n)}, .threads = block},
-                       at<P>(param) + from, at<float>(master) + from, at<M>(m) + from, at<M>(v) + from,
-                       at<float>(grad) + from, at_or_null<double>(step.squares), count, rates_of(step),
+                       at<P>(w) + from, rest.defined() ? at<bf16>(rest) + from : nullptr, at<M>(m) + from,
+                       at<M>(v) + from, at<float>(grad) + from, at_or_null<double>(step.squares), count, rates_of(step),
                        static_cast<std::uint32_t>(step.first + from), RoundingKey(step.seed, step.stream, step.step));
             };
-            const std::int64_t n = param.numel();
-            const std::int64_t whole = aligned(param, master, m, v, grad) ? n / 4 * 4 : 0;
+            const std::int64_t n = w.numel();
+            const std::int64_t whole = aligned(w, rest, m, v, grad) ? n / 4 * 4 : 0;
             update.template operator()<4>(0, whole);
             update.template operator()<1>(whole, n - whole);
         });

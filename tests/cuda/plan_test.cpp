@@ -81,8 +81,8 @@ TEST_F(CudaPlan, OfMomentsInBf16AndAnOffloadedOptimizerIsMeasuredToo) {
                             tensor::name_of(moments), offload ? ", offloaded" : "", plan.memory.peak, run);
                 EXPECT_NEAR(static_cast<double>(plan.memory.peak), run, 0.01 * run);
                 if (!offload) continue;
-                // Gone are the moments, and of bf16 weights the masters.
-                const std::size_t each = (moments == DType::bf16 ? 4U : 8U) + (dtype == DType::bf16 ? 4U : 0U);
+                // Gone are the moments, and the rests of bf16 weights.
+                const std::size_t each = (moments == DType::bf16 ? 4U : 8U) + (dtype == DType::bf16 ? 2U : 0U);
                 const auto weights = static_cast<double>(llama::parameter_count(r.config));
                 EXPECT_NEAR(static_cast<double>(device - plan.memory.peak), static_cast<double>(each) * weights,
                             0.01 * run);

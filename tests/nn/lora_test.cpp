@@ -79,7 +79,7 @@ TEST(Lora, OnlyItsMatricesAreTrained) {
     EXPECT_EQ(names, (std::vector<std::string>{"q_proj.weight", "q_proj.lora_A.weight", "q_proj.lora_B.weight"}));
     EXPECT_EQ(layer.trainable().size(), 2U);
     AdamW optimizer(layer.trainable(), {});
-    EXPECT_EQ(optimizer.state().size(), 6U) << "master, m and v of A and of B";
+    EXPECT_EQ(optimizer.state().size(), 6U) << "weight, m and v of A and of B";
     Linear frozen = layer;
     frozen.freeze();
     EXPECT_TRUE(frozen.trainable().empty());

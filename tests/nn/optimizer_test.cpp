@@ -103,14 +103,13 @@ TEST(AdamW, LeavesAParameterWithoutGradientAlone) {
 TEST(AdamW, TheMasterOfABf16WeightMovesWhereTheWeightCannot) {
     const Parameter p = parameter("w", Tensor::full({2, 2}, DType::bf16, 1.0));
     AdamW optimizer({p}, {.weight_decay = 0.0});
-    const Tensor master = optimizer.masters().at("w");
-    ASSERT_EQ(master.dtype(), DType::f32);
+    ASSERT_EQ(optimizer.master("w").dtype(), DType::f32);
     for (int i = 1; i <= 100; ++i) {
         set_gradient(p, Tensor::full({2, 2}, DType::f32, 0.5));
         ASSERT_EQ(p.variable.grad().dtype(), DType::f32);
         optimizer.step(1e-5);
         // A constant gradient moves each step by lr. f32 rounds to 6e-8 near 1.
-        EXPECT_NEAR(test::doubles(master)[0], 1.0 - 1e-5 * i, 6e-8 * i) << "step " << i;
+        EXPECT_NEAR(test::doubles(optimizer.master("w"))[0], 1.0 - 1e-5 * i, 6e-8 * i) << "step " << i;
         // bf16 below 1 has steps of 2^-8: half of one, 0.00195, is 195 steps of lr away.
         EXPECT_EQ(test::doubles(p.variable.value())[0], 1.0) << "step " << i;
     }
@@ -124,7 +123,7 @@ TEST(AdamW, TheMasterOfABf16WeightMovesWhereTheWeightCannot) {
 TEST(AdamW, AnF32WeightIsItsOwnMaster) {
     const Parameter p = parameter("w", normal({2, 2}, 1, 1.0, DType::f32));
     const AdamW optimizer({p}, {});
-    EXPECT_EQ(optimizer.masters().at("w").raw(), p.variable.value().raw());
+    EXPECT_EQ(optimizer.master("w").raw(), p.variable.value().raw());
 }
 
 // --- Moments of bf16 -------------------------------------------------------------------------------------------------
@@ -157,7 +156,8 @@ TEST(Moments, OfBf16TakeHalfTheMemory) {
         for (const DType moments : {DType::f32, DType::bf16}) {
             const Parameter p = parameter("w", Tensor::zeros({100, 3}, weights));
             const std::map<std::string, Tensor> state = AdamW({p}, {.moments = moments}).state();
-            EXPECT_EQ(state.at("master.w").nbytes(), 4U * 300U);
+            EXPECT_EQ(state.at("weight.w").nbytes(), (weights == DType::bf16 ? 2U : 4U) * 300U);
+            EXPECT_EQ(state.contains("rest.w"), weights == DType::bf16) << "four bytes with the weight";
             EXPECT_EQ(state.at("m.w").nbytes() + state.at("v.w").nbytes(), (moments == DType::bf16 ? 4U : 8U) * 300U);
         }
 }
@@ -181,7 +181,7 @@ TEST(Moments, OfBf16AreTheSameHoweverAParameterIsCut) {
         of_whole.step(1e-2);
         of_parts.step(1e-2);
     }
-    for (const std::string kind : {"m.", "v.", "master."}) {
+    for (const std::string kind : {"m.", "v.", "weight."}) {
         const Tensor all = of_whole.state().at(kind + "layer.w");
         EXPECT_TRUE(same_bits(of_parts.state().at(kind + "layer.w[0:37]"), part(all, 0, 37))) << kind;
         EXPECT_TRUE(same_bits(of_parts.state().at(kind + "layer.w[37:100]"), part(all, 37, 100))) << kind;
@@ -249,7 +249,8 @@ TEST(AdamW, AResumedRunEqualsTheWholeOneBitForBit) {
 TEST(AdamW, StateNamesEveryTensorOnce) {
     std::vector<std::string> names;
     for (const auto& [name, t] : Training(DType::bf16).optimizer.state()) names.push_back(name);
-    EXPECT_EQ(names, (std::vector<std::string>{"m.a", "m.b", "master.a", "master.b", "v.a", "v.b"}));
+    EXPECT_EQ(names,
+              (std::vector<std::string>{"m.a", "m.b", "rest.a", "rest.b", "v.a", "v.b", "weight.a", "weight.b"}));
 }
 
 TEST(AdamW, AStateThatDoesNotFitIsRefused) {
@@ -264,7 +265,7 @@ TEST(AdamW, AStateThatDoesNotFitIsRefused) {
         return "accepted";
     };
     EXPECT_EQ(message(good), "accepted");
-    for (const char* name : {"m.a", "master.b", "v.b"}) {
+    for (const char* name : {"m.a", "weight.b", "v.b"}) {
         auto missing = good;
         missing.erase(name);
         EXPECT_NE(message(missing).find(name), std::string::npos) << message(missing);
@@ -283,7 +284,7 @@ TEST(AdamW, ARefusedStateChangesNothing) {
     auto bad = copy_of(run.optimizer.state());
     const std::map<std::string, Tensor> before = copy_of(bad);
     for (auto& [name, t] : bad) tensor::fill(t, 5.0);
-    bad.erase("v.b");  // the last by name
+    bad.erase("weight.b");  // the last by name
     EXPECT_THROW(run.optimizer.load_state(bad, 9), InputError);
     for (const auto& [name, t] : run.optimizer.state()) EXPECT_TRUE(same_bits(t, before.at(name))) << name;
     EXPECT_EQ(run.optimizer.steps(), 1);

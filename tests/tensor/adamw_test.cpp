@@ -1,3 +1,4 @@
+#include "tensor/master.h"
 #include "tests/tensor/reference.h"
 
 namespace uipe::tensor::test {
@@ -5,18 +6,30 @@ namespace {
 
 /// The state of one run of AdamW over n elements whose weights are of `dtype`.
 struct State {
-    Tensor master, m, v, grad, param;
+    Tensor w, rest, m, v, grad;
 
     State(std::int64_t n, DType dtype) {
         const DType acc = accumulator_of(dtype);
-        master = normal({n}, acc);
+        const Tensor masters = normal({n}, acc);
+        w = masters.to(dtype);
+        if (dtype == DType::bf16) rest = rest_of(masters, w);
         m = normal({n}, acc, 0.1);
         v = normal({n}, acc, 0.1);
         mul(v, v, v);  // second moments are not negative
         grad = normal({n}, acc);
-        param = dtype == acc ? master : poisoned({n}, dtype);
     }
+    Tensor masters() const { return masters_of(w, rest); }
+    std::vector<Tensor> all() const { return {w, masters(), m, v}; }
 };
+
+State copy_of(const State& s) {
+    State out = s;
+    for (Tensor* t : {&out.w, &out.rest, &out.m, &out.v})
+        if (t->defined()) *t = t->clone();
+    return out;
+}
+
+void step(const State& s, const AdamWStep& how) { adamw(s.w, s.rest, s.m, s.v, s.grad, how); }
 
 class AdamW : public EachType {};
 UIPE_EACH_FLOAT_TYPE(AdamW);
@@ -30,7 +43,7 @@ TEST_P(AdamW, AStepIsTheFormulaForEveryRateMomentAndStepNumber) {
         for (const AdamWStep& s : steps) {
             SCOPED_TRACE(cat("n ", n, " lr ", s.lr, " step ", s.step));
             State state(n, GetParam());
-            const auto p = values(state.master);
+            const auto p = values(state.masters());
             const auto m = values(state.m);
             const auto v = values(state.v);
             const auto g = values(state.grad);
@@ -49,11 +62,11 @@ TEST_P(AdamW, AStepIsTheFormulaForEveryRateMomentAndStepNumber) {
                 want_p[i].value -= scale * want_m[i].value;
                 want_p[i].terms += scale * want_m[i].terms;
             }
-            adamw(state.param, state.master, state.m, state.v, state.grad, s);
-            expect_near(state.m, want_m, 5, "m");        // clip, factor, product, product, sum
-            expect_near(state.v, want_v, 7, "v");        // the same, and the clipped gradient twice
-            expect_near(state.master, want_p, 16, "p");  // m, half of v's, root, four products and quotients, sums
-            EXPECT_TRUE(same_bits(state.param, state.master.to(GetParam())));
+            adamw(state.w, state.rest, state.m, state.v, state.grad, s);
+            expect_near(state.m, want_m, 5, "m");           // clip, factor, product, product, sum
+            expect_near(state.v, want_v, 7, "v");           // the same, and the clipped gradient twice
+            expect_near(state.masters(), want_p, 16, "p");  // m, half of v's, root, four products and quotients, sums
+            EXPECT_TRUE(same_bits(state.w, state.masters().to(GetParam())));
         }
 }
 
@@ -62,7 +75,7 @@ double clip_of(double squares, double max_norm) {
     const Tensor p = Tensor::full({1}, DType::f64, 1.0);
     const Tensor m = Tensor::zeros({1}, DType::f64);
     const Tensor v = Tensor::zeros({1}, DType::f64);
-    adamw(p, p, m, v, Tensor::full({1}, DType::f64, 1.0),
+    adamw(p, {}, m, v, Tensor::full({1}, DType::f64, 1.0),
           {.beta1 = 0.0, .squares = Tensor::full({1}, DType::f64, squares), .max_norm = max_norm});
     return m.item();
 }
@@ -79,35 +92,31 @@ TEST_P(AdamW, AGradientThatIsNotFiniteChangesNothing) {
     for (const double squares : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})
         for (const double max_norm : {0.0, 1.0}) {
             const State state(5, GetParam());
-            const std::vector<Tensor> all{state.param, state.master, state.m, state.v};
             std::vector<Tensor> before;
-            for (const Tensor& t : all) before.push_back(t.clone());
-            adamw(state.param, state.master, state.m, state.v, state.grad,
+            for (const Tensor& t : state.all()) before.push_back(t.clone());
+            adamw(state.w, state.rest, state.m, state.v, state.grad,
                   {.squares = Tensor::full({1}, DType::f64, squares), .max_norm = max_norm});
-            for (std::size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(same_bits(all[i], before[i])) << i;
+            for (std::size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(same_bits(state.all()[i], before[i])) << i;
         }
 }
 
 TEST(AdamWMasters, KeepStepsThatAreSmallerThanTheLastBitOfABf16Weight) {
-    const Tensor master = Tensor::full({4}, DType::f32, 1.0);
-    const Tensor param = master.to(DType::bf16);
+    const Tensor w = Tensor::full({4}, DType::bf16, 1.0);
+    const Tensor rest = Tensor::zeros({4}, DType::bf16);
     const Tensor m = Tensor::zeros({4}, DType::f32);
     const Tensor v = Tensor::zeros({4}, DType::f32);
     const Tensor grad = Tensor::full({4}, DType::f32, 1.0);
-    for (std::int64_t step = 1; step <= 300; ++step) adamw(param, master, m, v, grad, {.lr = 1e-5, .step = step});
-    for (const double p : values(master)) EXPECT_NEAR(p, 1.0 - 300e-5, 300 * 0x1p-24 * 2);
-    for (const double p : values(param)) EXPECT_EQ(p, 1.0 - 0x1p-8);  // the nearest bf16 of 0.997
+    for (std::int64_t step = 1; step <= 300; ++step) adamw(w, rest, m, v, grad, {.lr = 1e-5, .step = step});
+    for (const double p : values(masters_of(w, rest))) EXPECT_NEAR(p, 1.0 - 300e-5, 300 * 0x1p-24 * 2);
+    for (const double p : values(w)) EXPECT_EQ(p, 1.0 - 0x1p-8);  // the nearest bf16 of 0.997
 }
 
 TEST_P(AdamW, GivesTheSameBitsForAnyThreads) {
     const State start(30011, GetParam());
     expect_same_bits_for_any_threads([&] {
-        const Tensor master = start.master.clone();
-        const Tensor m = start.m.clone();
-        const Tensor v = start.v.clone();
-        const Tensor param = start.param.raw() == start.master.raw() ? master : start.param.clone();
-        adamw(param, master, m, v, start.grad, {.lr = 1e-3, .weight_decay = 0.1, .step = 3});
-        return std::vector<Tensor>{param, master, m, v};
+        const State s = copy_of(start);
+        step(s, {.lr = 1e-3, .weight_decay = 0.1, .step = 3});
+        return s.all();
     });
 }
 
@@ -124,17 +133,6 @@ State narrow_state(std::int64_t n, DType dtype) {
     s.v = s.v.to(DType::bf16);
     return s;
 }
-
-State copy_of(const State& s) {
-    State out = s;
-    out.master = s.master.clone();
-    out.m = s.m.clone();
-    out.v = s.v.clone();
-    out.param = s.param.raw() == s.master.raw() ? out.master : s.param.clone();
-    return out;
-}
-
-void step(const State& s, const AdamWStep& how) { adamw(s.param, s.master, s.m, s.v, s.grad, how); }
 
 /// Whether y is x or the bf16 before or behind it: never further than rounding goes.
 void expect_neighbours(const Tensor& y, const Tensor& x) {
@@ -155,8 +153,8 @@ TEST_P(AdamWMoments, OfBf16AreThoseOfF32RoundedAndTheStepIsThatOfF32) {
         wide.v = narrow.v.to(DType::f32);
         for (const State* s : {&std::as_const(narrow), &std::as_const(wide)})
             step(*s, {.weight_decay = 0.1, .step = 3, .seed = 5, .stream = 6});
-        EXPECT_TRUE(same_bits(narrow.master, wide.master));
-        EXPECT_TRUE(same_bits(narrow.param, wide.param));
+        EXPECT_TRUE(same_bits(narrow.masters(), wide.masters()));
+        EXPECT_TRUE(same_bits(narrow.w, wide.w));
         expect_neighbours(narrow.m, wide.m);
         expect_neighbours(narrow.v, wide.v);
     }
@@ -171,12 +169,12 @@ TEST_P(AdamWMoments, AreRoundedBySeedStreamStepAndElementAlone) {
     for (const auto& [begin, end] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 1}, {1, 338}, {338, 1000}}) {
         AdamWStep part = how;
         part.first = begin;
-        const auto rows = [&, b = begin, e = end](const Tensor& t) { return t.rows(b, e); };
-        adamw(rows(parts.param), rows(parts.master), rows(parts.m), rows(parts.v), rows(parts.grad), part);
+        const auto rows = [&, b = begin, e = end](const Tensor& t) { return t.defined() ? t.rows(b, e) : t; };
+        adamw(rows(parts.w), rows(parts.rest), rows(parts.m), rows(parts.v), rows(parts.grad), part);
     }
     EXPECT_TRUE(same_bits(parts.m, whole.m));
     EXPECT_TRUE(same_bits(parts.v, whole.v));
-    EXPECT_TRUE(same_bits(parts.master, whole.master));
+    EXPECT_TRUE(same_bits(parts.masters(), whole.masters()));
     for (const AdamWStep& other :
          {AdamWStep{.step = 3, .seed = 4, .stream = 6}, AdamWStep{.step = 3, .seed = 5, .stream = 7},
           AdamWStep{.step = 3, .seed = 5, .stream = 6, .first = 1}}) {
@@ -192,7 +190,7 @@ TEST_P(AdamWMoments, HaveTheSameBitsForAnyThreads) {
     expect_same_bits_for_any_threads([&] {
         const State s = copy_of(start);
         step(s, {.step = 3, .seed = 5, .stream = 6});
-        return std::vector<Tensor>{s.param, s.master, s.m, s.v};
+        return s.all();
     });
 }
 
@@ -208,14 +206,16 @@ TEST(AdamWChecks, RefusesStatesOfAnotherTypeOrShape) {
     const Tensor p = Tensor::zeros({3}, DType::f32);
     const Tensor other = Tensor::zeros({4}, DType::f32);
     const Tensor half = Tensor::zeros({3}, DType::bf16);
-    EXPECT_THROW(adamw(p, p, other, p, p, {}), Error);
-    EXPECT_THROW(adamw(p, p, p, p, half, {}), Error);
-    EXPECT_THROW(adamw(half, half, half, half, half, {}), Error);  // a bf16 master would not move
-    EXPECT_THROW(adamw(p, p, half, p, p, {}), Error);              // one moment
+    EXPECT_THROW(adamw(p, {}, other, p, p, {}), Error);
+    EXPECT_THROW(adamw(p, {}, p, p, half, {}), Error);
+    EXPECT_THROW(adamw(half, half, half, half, half, {}), Error);  // a gradient of bf16
+    EXPECT_THROW(adamw(half, {}, p, p, p, {}), Error);             // bf16 weights alone would not move
+    EXPECT_THROW(adamw(p, half, p, p, p, {}), Error);              // what f32 has no use for
+    EXPECT_THROW(adamw(p, {}, half, p, p, {}), Error);             // one moment
     const Tensor wide = Tensor::zeros({3}, DType::f64);
-    EXPECT_THROW(adamw(wide, wide, half, half, wide, {}), Error);
-    EXPECT_THROW(adamw(p, p, half, half, p, {.first = (std::int64_t{1} << 32) - 2}), Error);
-    EXPECT_THROW(adamw(p, p, half, half, p, {.first = -1}), Error);
+    EXPECT_THROW(adamw(wide, {}, half, half, wide, {}), Error);
+    EXPECT_THROW(adamw(p, {}, half, half, p, {.first = (std::int64_t{1} << 32) - 2}), Error);
+    EXPECT_THROW(adamw(p, {}, half, half, p, {.first = -1}), Error);
 }
 
 }  // namespace

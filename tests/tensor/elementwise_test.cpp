@@ -34,6 +34,15 @@ TEST_P(Elementwise, CopyConvertsBetweenAllFloatTypesWithOneRounding) {
         }
 }
 
+TEST(Copies, OfOneTypeKeepEveryBit) {
+    std::vector<bf16> all(0x10000);
+    for (std::size_t i = 0; i < all.size(); ++i) all[i].bits = static_cast<std::uint16_t>(i);
+    const Tensor x = Tensor::from(all, {0x10000});
+    const Tensor y = poisoned({0x10000}, DType::bf16);
+    copy(y, x);
+    EXPECT_TRUE(same_bits(y, x));
+}
+
 TEST_P(Elementwise, AxpbyMixesTypesAndDoesNotReadYWhenItsFactorIsZero) {
     for (const DType from : float_types)
         for (const std::int64_t n : sizes)

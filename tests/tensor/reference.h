@@ -149,6 +149,18 @@ void expect_same_bits_for_any_threads(const Run& run) {
 /// For tests that run once for each float type.
 class EachType : public ::testing::TestWithParam<DType> {};
 
+/// What f32 masters have beyond the weights of bf16 nearest to them, in places of the master (tensor/master.h).
+inline Tensor rest_of(const Tensor& masters, const Tensor& weights) {
+    const std::vector<float> m = masters.to_vector<float>();
+    std::vector<bf16> out = weights.to_vector<bf16>();
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        const std::int64_t places =
+            std::int64_t{std::bit_cast<std::uint32_t>(m[i])} - (std::int64_t{out[i].bits} << 16);
+        out[i].bits = static_cast<std::uint16_t>(std::min<std::int64_t>(places, 32767));
+    }
+    return Tensor::from(out, masters.shape());
+}
+
 inline std::string type_name(const ::testing::TestParamInfo<DType>& info) { return name_of(info.param); }
 
 #define UIPE_EACH_FLOAT_TYPE(Suite) \

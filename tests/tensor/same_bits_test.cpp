@@ -2,6 +2,7 @@
 // sizes large enough to be split, overwriting and accumulating.
 #include "tests/tensor/same_bits.h"
 
+#include "tensor/master.h"
 #include "tests/tensor/reference.h"
 
 namespace uipe::tensor::test {
@@ -182,18 +183,19 @@ TEST(SameBits, AdamW) {
         for (const DType dtype : low_types)
             for (const Size& s : shapes) {
                 const Tensor squares = Tensor::full({1}, DType::f64, 1.0);
-                const Tensor master = noise({s.T, s.C}, DType::f32, 1);
-                const Tensor param = dtype == DType::f32 ? master : master.to(dtype);
+                const Tensor masters = noise({s.T, s.C}, DType::f32, 1);
+                const Tensor w = masters.to(dtype);
+                const Tensor rest = dtype == DType::f32 ? Tensor() : rest_of(masters, w);
                 const Tensor m = noise({s.T, s.C}, DType::f32, 2);
                 const Tensor v = noise({s.T, s.C}, DType::f32, 3);
                 mul(v, v, v);
-                adamw(param, master, m, v, noise({s.T, s.C}, DType::f32, 4),
+                adamw(w, rest, m, v, noise({s.T, s.C}, DType::f32, 4),
                       {.weight_decay = 0.1, .step = 3, .squares = squares, .max_norm = 0.7});
-                take(name_for("adamw", dtype, s), {param, master, m, v});
+                take(name_for("adamw", dtype, s), {w, masters_of(w, rest), m, v});
                 const Tensor m16 = m.to(DType::bf16);
                 const Tensor v16 = v.to(DType::bf16);
-                adamw(param, master, m16, v16, noise({s.T, s.C}, DType::f32, 5), {.step = 4, .seed = 1, .stream = 2});
-                take(name_for("adamw, moments of bf16", dtype, s), {param, master, m16, v16});
+                adamw(w, rest, m16, v16, noise({s.T, s.C}, DType::f32, 5), {.step = 4, .seed = 1, .stream = 2});
+                take(name_for("adamw, moments of bf16", dtype, s), {w, masters_of(w, rest), m16, v16});
             }
     });
 }
