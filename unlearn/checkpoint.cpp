@@ -67,15 +67,8 @@ std::string checksum_of(const Json& state) {
 
 /// Name, size and checksum of a file.
 Json described(const fs::path& file) {
-    constexpr std::size_t piece = std::size_t{64} << 20;  // a state is larger than what may be left of memory
-    const MappedFile map(file);
-    Checksum sum;
-    for (std::size_t at = 0; at < map.size(); at += piece) {
-        const std::size_t size = std::min(piece, map.size() - at);
-        sum.add(map.data() + at, size);
-        map.release(at, size);
-    }
-    return {{"name", file.filename().string()}, {"bytes", map.size()}, {"checksum", hex(sum.value())}};
+    return {
+        {"name", file.filename().string()}, {"bytes", fs::file_size(file)}, {"checksum", hex(checksum_of_file(file))}};
 }
 
 std::string write_part(const fs::path& folder, const llama::StateDict& tensors, int rank, int ranks) {

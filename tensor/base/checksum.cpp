@@ -1,5 +1,6 @@
 #include "tensor/base/checksum.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -35,6 +36,18 @@ std::uint64_t Checksum::value() const {
 std::uint64_t checksum(const void* data, std::size_t size) {
     Checksum sum;
     sum.add(data, size);
+    return sum.value();
+}
+
+std::uint64_t checksum_of_file(const fs::path& file) {
+    constexpr std::size_t piece = std::size_t{64} << 20;
+    const MappedFile map(file);
+    Checksum sum;
+    for (std::size_t at = 0; at < map.size(); at += piece) {
+        const std::size_t size = std::min(piece, map.size() - at);
+        sum.add(map.data() + at, size);
+        map.release(at, size);
+    }
     return sum.value();
 }
 

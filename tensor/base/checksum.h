@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tensor/base/file.h"
+
 namespace uipe {
 
 /// 64 bits of bytes that come in pieces, of which all but the last are multiples of 32.
@@ -20,5 +22,8 @@ private:
 
 /// Of bytes that come in one piece.
 std::uint64_t checksum(const void* data, std::size_t size);
+
+/// Of a file's bytes, with little memory.
+std::uint64_t checksum_of_file(const fs::path& file);
 
 }  // namespace uipe

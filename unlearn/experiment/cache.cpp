@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
+#include <tuple>
 
+#include "tensor/base/checksum.h"
 #include "tensor/base/error.h"
 #include "unlearn/cli/command.h"
 #include "unlearn/progress.h"
@@ -11,18 +14,21 @@ namespace uipe::unlearn {
 namespace {
 
 /// To be counted up when a command comes to compute something else: results of earlier programs are then not used.
-constexpr const char* version = "1";
+constexpr const char* version = "2";
+
+/// A checksum of what is in a file; a model is read once, while it stays as it is.
+std::uint64_t content_of(const fs::path& file) {
+    static std::map<std::tuple<fs::path, std::uintmax_t, fs::file_time_type>, std::uint64_t> known;
+    const auto [at, unknown] = known.try_emplace({file, fs::file_size(file), fs::last_write_time(file)});
+    if (unknown) at->second = checksum_of_file(file);
+    return at->second;
+}
 
 class Hash {  // FNV-1a
 public:
     void add(std::string_view text) {
         for (const char c : text) value_ = (value_ ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
         value_ = (value_ ^ 0xffU) * 0x100000001b3U;  // "ab", "c" is not "a", "bc"
-    }
-    /// What tells a file from one that has taken its place. Model files are too large to be read for it.
-    void add_file(const fs::path& file) {
-        add(std::to_string(fs::file_size(file)));
-        add(std::to_string(fs::last_write_time(file).time_since_epoch().count()));
     }
     std::string text() const {
         char digits[17];
@@ -65,17 +71,16 @@ fs::path Cache::place(const std::string& name, const Words& words) const {
             hash.add(fs::relative(word, folder_).string());
             continue;
         }
-        hash.add(word);
-        if (!file) continue;
-        if (fs::is_regular_file(word)) hash.add_file(word);
-        if (!fs::is_directory(word)) continue;
         std::vector<fs::path> files;
-        for (const auto& entry : fs::directory_iterator(word))
-            if (entry.is_regular_file()) files.push_back(entry.path());
+        if (file && fs::is_regular_file(word)) files.emplace_back(word);
+        if (file && fs::is_directory(word))
+            for (const auto& entry : fs::directory_iterator(word))
+                if (entry.is_regular_file()) files.push_back(entry.path());
+        if (files.empty()) hash.add(word);
         std::sort(files.begin(), files.end());
         for (const fs::path& path : files) {
             hash.add(path.filename().string());
-            hash.add_file(path);
+            hash.add(std::to_string(content_of(path)));
         }
     }
     return folder_ / (name + "-" + hash.text());
