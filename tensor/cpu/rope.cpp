@@ -45,7 +45,7 @@ const std::vector<A>& table_of(std::int64_t D, double theta) {
 /// One head: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), with the sine's sign turned for the inverse.
 template <class Place, class T, class A>
 void rotate(T* y, const T* x, const A* turn, std::int64_t half, A sign, bool accumulate) {
-    each_vector<A, Place>(0, half, [&](auto at) {
+    each_vector<A, Place>(0, half, [=](auto at) {
         const auto cosine = at.load(turn);
         const auto sine = sign * at.load(turn + half);
         const auto x1 = at.load(x);
@@ -65,18 +65,20 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& positions, std::int64_
     const std::int32_t* position = positions.data<std::int32_t>();
     with_float(x.dtype(), [&]<class T>() {
         using A = acc_t<T>;
-        const std::vector<A>& table = table_of<A>(head_dim, theta);
+        const A* table = table_of<A>(head_dim, theta).data();
+        T* out = y.data<T>();
+        const T* in = x.data<T>();
         const A sign = inverse ? A{-1} : A{1};
-        const bool streamed = !accumulate && outgrows_caches(y.data<T>(), y.numel(), head_dim / 2);
+        const bool streamed = !accumulate && outgrows_caches(out, y.numel(), head_dim / 2);
         parallel_for(x.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
             std::vector<A> beyond(static_cast<std::size_t>(head_dim));
             with_place(streamed, [&]<class Place>() {
                 for (std::int64_t t = begin; t < end; ++t) {
                     const bool known = 0 <= position[t] && position[t] < tabulated;
                     if (!known) rotation(beyond.data(), position[t], head_dim, theta);
-                    const A* turn = known ? table.data() + position[t] * head_dim : beyond.data();
+                    const A* turn = known ? table + position[t] * head_dim : beyond.data();
                     for (std::int64_t c = t * width; c < (t + 1) * width; c += head_dim)
-                        rotate<Place>(y.data<T>() + c, x.data<T>() + c, turn, head_dim / 2, sign, accumulate);
+                        rotate<Place>(out + c, in + c, turn, head_dim / 2, sign, accumulate);
                 }
             });
         });
