@@ -20,6 +20,7 @@ struct Row {
     const T* x;
     auto load(auto at) const { return at.load(x); }
     void keep(auto /*at*/) const {}
+    void expect(std::int64_t i) const { __builtin_prefetch(x + i); }
 };
 
 /// The sum of two rows, which is kept. It is computed each time, so that its one store may pass the caches by.
@@ -30,7 +31,15 @@ struct SumOfRows {
     T* h;
     auto load(auto at) const { return rounded<T>(at.load(x) + at.load(r)); }
     void keep(auto at) const { at.store(h, at.load(x) + at.load(r)); }
+    void expect(std::int64_t i) const {
+        __builtin_prefetch(x + i);
+        __builtin_prefetch(r + i);
+    }
 };
+
+/// Rows whose sums are all made before the first is needed: a square root and two quotients take as long as many
+/// elements. Those that follow are asked for while these are written, so that memory does both at once.
+constexpr std::int64_t rows_at_once = 4;
 
 /// y[T,C] and rstd[T] of the rows row(t).
 template <class T, class RowAt>
@@ -39,22 +48,26 @@ void normalise(const Tensor& y, const Tensor& rstd, const Tensor& w, double eps,
     const std::int64_t C = y.dim(1);
     const Tensor wide = widened(w);
     const A* weight = wide.data<A>();
+    A* scales = rstd.data<A>();
+    T* out = y.data<T>();
     parallel_for(y.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
         with_place(streamed, [&]<class Place>() {
-            for (std::int64_t t = begin; t < end; ++t) {
-                const auto row = row_at(t);
-                T* out = y.data<T>() + t * C;
-                const A squares = sum_over<A>(C, [=](auto at) {
-                    const auto v = row.load(at);
-                    return v * v;
-                });
-                const A r = A{1} / std::sqrt(squares / static_cast<A>(C) + static_cast<A>(eps));
-                rstd.data<A>()[t] = r;
-                each_vector<A, Place>(0, C, [=](auto at) {
-                    const auto v = row.load(at);
-                    row.keep(at);
-                    at.store(out, v * r * at.load(weight));
-                });
+            for (std::int64_t first = begin; first < end; first += rows_at_once) {
+                const std::int64_t last = std::min(end, first + rows_at_once);
+                for (std::int64_t t = first; t < last; ++t) {
+                    const A squares = sum_over<A>(C, [row = row_at(t)](auto at) {
+                        const auto v = row.load(at);
+                        return v * v;
+                    });
+                    scales[t] = A{1} / std::sqrt(squares / static_cast<A>(C) + static_cast<A>(eps));
+                }
+                for (std::int64_t t = first; t < last; ++t)
+                    each_vector<A, Place>(0, C, [=, row = row_at(t), r = scales[t], to = out + t * C](auto at) {
+                        const auto v = row.load(at);
+                        row.expect(at.i + rows_at_once * C);
+                        row.keep(at);
+                        at.store(to, v * r * at.load(weight));
+                    });
             }
         });
     });
@@ -66,7 +79,7 @@ void rmsnorm(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor&
     const std::int64_t C = x.dim(1);
     with_float(x.dtype(), [&]<class T>() {
         const bool streamed = outgrows_caches(y.data<T>(), y.numel(), C);
-        normalise<T>(y, rstd, w, eps, streamed, [&](std::int64_t t) { return Row<T>{x.data<T>() + t * C}; });
+        normalise<T>(y, rstd, w, eps, streamed, [in = x.data<T>(), C](std::int64_t t) { return Row<T>{in + t * C}; });
     });
 }
 
@@ -74,30 +87,42 @@ void add_rmsnorm(const Tensor& h, const Tensor& y, const Tensor& rstd, const Ten
                  const Tensor& w, double eps) {
     const std::int64_t C = x.dim(1);
     with_float(x.dtype(), [&]<class T>() {
-        const bool streamed = outgrows_caches(y.data<T>(), y.numel(), C) && outgrows_caches(h.data<T>(), h.numel(), C);
-        normalise<T>(y, rstd, w, eps, streamed, [&](std::int64_t t) {
-            return SumOfRows<T>{x.data<T>() + t * C, r.data<T>() + t * C, h.data<T>() + t * C};
+        const T* p = x.data<T>();
+        const T* q = r.data<T>();
+        T* sum = h.data<T>();
+        const bool streamed = outgrows_caches(y.data<T>(), y.numel(), C) && outgrows_caches(sum, h.numel(), C);
+        normalise<T>(y, rstd, w, eps, streamed, [=](std::int64_t t) {
+            return SumOfRows<T>{p + t * C, q + t * C, sum + t * C};
         });
     });
 }
 
 namespace {
 
-/// The gradient of one row: dx (+)=, unless it is nullptr, and dw += dy x rstd.
+/// The gradients of n <= rows_at_once rows: dx (+)=, unless it is nullptr, and dw += dy x rstd.
 template <class Place, class T, class A>
-void rmsnorm_row(T* dx, A* dw, const T* dy, const T* x, const A* w, A rstd, std::int64_t C, bool accumulate) {
-    const A dots = sum_over<A>(C, [=](auto at) {
-        const auto g = at.load(dy);
-        const auto v = at.load(x);
-        if (dw != nullptr) at.store(dw, at.load(dw) + g * v * rstd);
-        return g * at.load(w) * v;
-    });
+void rmsnorm_rows(T* dx, A* dw, const T* dy, const T* x, const A* w, const A* rstd, std::int64_t n, std::int64_t C,
+                  bool accumulate) {
+    A shifts[rows_at_once];
+    for (std::int64_t t = 0; t < n; ++t) {
+        const A r = rstd[t];
+        const A dots = sum_over<A>(C, [=, dy = dy + t * C, x = x + t * C](auto at) {
+            const auto g = at.load(dy);
+            const auto v = at.load(x);
+            if (dw != nullptr) at.store(dw, at.load(dw) + g * v * r);
+            return g * at.load(w) * v;
+        });
+        shifts[t] = dots * r * r * r / static_cast<A>(C);
+    }
     if (dx == nullptr) return;
-    const A shift = dots * rstd * rstd * rstd / static_cast<A>(C);
-    each_vector<A, Place>(0, C, [=](auto at) {
-        const auto d = at.load(dy) * at.load(w) * rstd - at.load(x) * shift;
-        at.store(dx, accumulate ? at.load(dx) + d : d);
-    });
+    for (std::int64_t t = 0; t < n; ++t)
+        each_vector<A, Place>(
+            0, C, [=, r = rstd[t], shift = shifts[t], to = dx + t * C, dy = dy + t * C, x = x + t * C](auto at) {
+                __builtin_prefetch(dy + rows_at_once * C + at.i);
+                __builtin_prefetch(x + rows_at_once * C + at.i);
+                const auto d = at.load(dy) * at.load(w) * r - at.load(x) * shift;
+                at.store(to, accumulate ? at.load(to) + d : d);
+            });
 }
 
 }  // namespace
@@ -113,13 +138,21 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
     with_float(x.dtype(), [&]<class T>() {
         using A = acc_t<T>;
         const Tensor sums = dw.defined() ? Tensor::zeros({blocks, C}, accumulator_of(x.dtype())) : Tensor();
-        const bool streamed = dx.defined() && !accumulate_dx && outgrows_caches(dx.data<T>(), dx.numel(), C);
+        A* to_w = dw.defined() ? sums.data<A>() : nullptr;
+        T* to_x = dx.defined() ? dx.data<T>() : nullptr;
+        const T* g = dy.data<T>();
+        const T* in = x.data<T>();
+        const bool streamed = dx.defined() && !accumulate_dx && outgrows_caches(to_x, dx.numel(), C);
         parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
             with_place(streamed, [&]<class Place>() {
-                for (std::int64_t t = begin * block; t < std::min(T_rows, end * block); ++t)
-                    rmsnorm_row<Place>(dx.defined() ? dx.data<T>() + t * C : nullptr,
-                                       dw.defined() ? sums.data<A>() + t / block * C : nullptr, dy.data<T>() + t * C,
-                                       x.data<T>() + t * C, wide.data<A>(), rstd.data<A>()[t], C, accumulate_dx);
+                std::int64_t n = 0;
+                for (std::int64_t t = begin * block; t < std::min(T_rows, end * block); t += n) {
+                    const std::int64_t b = t / block;
+                    n = std::min({rows_at_once, T_rows - t, (b + 1) * block - t});
+                    rmsnorm_rows<Place>(to_x == nullptr ? nullptr : to_x + t * C,
+                                        to_w == nullptr ? nullptr : to_w + b * C, g + t * C, in + t * C, wide.data<A>(),
+                                        rstd.data<A>() + t, n, C, accumulate_dx);
+                }
             });
         });
         if (!dw.defined()) return;
