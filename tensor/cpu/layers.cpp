@@ -165,16 +165,22 @@ void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) {
         const T* g = gate.data<T>();
         const T* u = up.data<T>();
         T* out = y.data<T>();
-        parallel_vectors<acc_t<T>>(y.numel(), outgrows_caches(out, y.numel()), [=](auto at) {
+        const auto compute = [=](auto at) {
             const auto a = at.load(g);
-            at.store(out, a * sigmoid(a) * at.load(u));
-        });
+            return a * sigmoid(a) * at.load(u);
+        };
+        parallel_vectors<acc_t<T>>(y.numel(), outgrows_caches(out, y.numel()), compute,
+                                   [=](auto at, const auto& v) { at.store(out, v); });
     });
 }
 
 void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, const Tensor& gate, const Tensor& up,
                      bool accumulate_gate, bool accumulate_up) {
     with_float(dy.dtype(), [&]<class T>() {
+        using V = Vector<acc_t<T>>;
+        struct Gradients {
+            V gate, up;
+        };
         const T* g = gate.data<T>();
         const T* u = up.data<T>();
         const T* d = dy.data<T>();
@@ -182,14 +188,15 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& dy, c
         T* du = dup.data<T>();
         const bool streamed =
             !accumulate_gate && !accumulate_up && outgrows_caches(dg, dy.numel()) && outgrows_caches(du, dy.numel());
-        parallel_vectors<acc_t<T>>(dy.numel(), streamed, [=](auto at) {
-            const auto a = at.load(g);
-            const auto s = sigmoid(a);
-            const auto grad = at.load(d);
-            const auto to_gate = grad * at.load(u) * s * (a * (1 - s) + 1);
-            const auto to_up = grad * a * s;
-            at.store(dg, accumulate_gate ? at.load(dg) + to_gate : to_gate);
-            at.store(du, accumulate_up ? at.load(du) + to_up : to_up);
+        const auto compute = [=](auto at) {
+            const V a = at.load(g);
+            const V s = sigmoid(a);
+            const V grad = at.load(d);
+            return Gradients{grad * at.load(u) * s * (a * (1 - s) + 1), grad * a * s};
+        };
+        parallel_vectors<acc_t<T>>(dy.numel(), streamed, compute, [=](auto at, const Gradients& to) {
+            at.store(dg, accumulate_gate ? at.load(dg) + to.gate : to.gate);
+            at.store(du, accumulate_up ? at.load(du) + to.up : to.up);
         });
     });
 }

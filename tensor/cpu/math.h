@@ -63,10 +63,16 @@ inline Vector<float> reciprocal(const Vector<float>& x) {
 #endif
 }
 
+/// -|x|.
+inline Vector<double> less_magnitude(const Vector<double>& x) { return x < 0.0 ? x : -x; }
+inline Vector<float> less_magnitude(const Vector<float>& x) {
+    return std::bit_cast<Vector<float>>(std::bit_cast<Vector<std::uint32_t>>(x) | 0x80000000U);
+}
+
 /// 1 / (1 + e^-x).
 template <class V>
 inline V sigmoid(const V& x) {
-    const V e = fast_exp(V(x < V{} ? x : -x));
+    const V e = fast_exp(less_magnitude(x));
     return (x < V{} ? e : V{} + 1) * reciprocal(V(e + 1));
 }
 

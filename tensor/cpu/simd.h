@@ -219,6 +219,29 @@ void parallel_vectors(std::int64_t n, bool streamed, const Body& body) {
     parallel_for(vectors, grain / lanes<A>, range);
 }
 
+/// The same in two steps, keep(at, compute(at)): several vectors are computed before one is stored, so that a compiler
+/// that may reorder (-fschedule-insns) computes them in turns. One long chain leaves a processor no room to look for
+/// the next vector's.
+template <class A, class Compute, class Keep>
+void parallel_vectors(std::int64_t n, bool streamed, const Compute& compute, const Keep& keep) {
+    constexpr int several = 4;
+    constexpr std::int64_t step = several * lanes<A>;
+    const auto range = [&](std::int64_t begin, std::int64_t end) __attribute__((noinline)) {
+        with_place(streamed, [&]<class Place>() {
+            std::int64_t i = begin * step;
+            for (; i + step <= std::min(n, end * step); i += step) {
+                decltype(compute(Place{i})) results[several];
+#pragma GCC unroll 4
+                for (int k = 0; k < several; ++k) results[k] = compute(Place{i + k * lanes<A>});
+#pragma GCC unroll 4
+                for (int k = 0; k < several; ++k) keep(Place{i + k * lanes<A>}, results[k]);
+            }
+            each_vector<A, Place>(i, std::min(n, end * step), [&](auto at) { keep(at, compute(at)); });
+        });
+    };
+    parallel_for(ceil_div(n, step), grain / step, range);
+}
+
 /// The sum of the lanes, halves added to halves: always in the same order.
 template <class E, int n>
 inline E sum_of_lanes(const E* x) {
