@@ -2,7 +2,7 @@
 // generation. bf16 with f32 masters, gradients and moments. On the emulator sizes are tiny.
 //   cuda/step        one sequence of T tokens
 //   cuda/unlearning  32 rows to forget and the 32 to retain that they are paired with, as long as TOFU's
-//   cuda/optimizer   the gradient's norm, clipping, AdamW, and the bf16 weights of the new masters
+//   cuda/optimizer   the gradient's norm, clipping, AdamW
 //   cuda/decode      n new tokens of one sequence; every weight but the embedding is read once a token
 //   cuda/generate    n new tokens for each prompt of a TOFU evaluation
 // FLOPs: three times the forward pass's (models.h), forward alone for generate: causal attention counts half of its

@@ -7,7 +7,7 @@
 //   embedding forward 2 T C s (the rows of the table, y); backward T C (s + 8) (dy, the f32 rows read and written)
 //   addition  3 T C s (x, r, y)
 //   addition and RMSNorm  4 T C s (x, r, their sum, y)
-//   AdamW     28 bytes a weight (weight, m, v read and written, gradient read); a bf16 weight has 2 more elsewhere
+//   AdamW     28 bytes a weight (weight, m, v read and written, gradient read); of bf16 the weight and its rest
 #include "bench/data.h"
 #include "bench/measure.h"
 #include "tensor/ops.h"

@@ -139,7 +139,8 @@ void AdamW::load_state(const std::map<std::string, Tensor>& saved, std::int64_t 
     const std::map<std::string, Tensor> own = state();
     for (const auto& [name, target] : own) {
         const auto found = saved.find(name);
-        require_input(found != saved.end(), "checkpoint lacks ", name, "; it was made by another model");
+        require_input(found != saved.end(), "checkpoint lacks ", name,
+                      "; it was made by another model, or by an earlier version");
         const Tensor& source = found->second;
         require_input(source.shape() == target.shape() && source.dtype() == target.dtype(), "checkpoint has ", name,
                       " of ", name_of(source.dtype()), tensor::to_string(source.shape()), ", the model needs ",

@@ -53,10 +53,10 @@ public:
     /// Calls see(u) for each unit in turn, whose weights are there whole meanwhile. All ranks.
     void visit(const std::function<void(std::size_t unit)>& see);
 
+    using ByName = std::function<Tensor(const std::string& name)>;
     /// Gives, by a parameter's name, the whole tensor of which what `slice` gives, by the names of slices(), are this
     /// rank's parts, in the accumulator's type: masters. All ranks ask for the same names in the same order; names of
     /// one unit in a row cost least.
-    using ByName = std::function<Tensor(const std::string& name)>;
     ByName whole(ByName slice);
 
     void before_forward(std::size_t unit) override;

@@ -10,7 +10,8 @@
 
 namespace uipe::tensor {
 
-/// What memory is for. What no scope names is an activation: a step's values and their gradients.
+/// What memory is for. What no scope names is an activation: a step's values and their gradients. Masters: what f32
+/// masters take beside bf16 weights; of an offloaded optimizer its copy of the weights, too.
 enum class MemoryClass : std::uint8_t { weights, gradients, masters, moments, reference, activations, workspace };
 constexpr std::size_t num_memory_classes = 7;
 const char* name_of(MemoryClass c);

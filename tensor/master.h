@@ -11,15 +11,15 @@
 
 namespace uipe::tensor {
 
-/// The bits of a master, from those of its weight (as f32, the lower half zero) and its rest, the lower 16 of `rest`.
-/// U is std::uint32_t or a vector of it.
+/// The bits of a master, from those of its weight (as f32, the lower half zero) and its rest, below 2^16. U is
+/// std::uint32_t or a vector of it.
 template <class U>
 constexpr U master_bits(U weight, U rest) {
-    return weight + ((rest & 0xffffU) ^ 0x8000U) - 0x8000U;
+    return weight + (rest ^ 0x8000U) - 0x8000U;
 }
 
-/// The rest, in the lower 16 bits, of a master and of its weight. A master half way between two bf16 numbers of which
-/// the weight is the smaller is 2^15 places away, one more than 16 bits hold: it moves a place towards the weight.
+/// The rest, in the lower 16 bits, of a master and of its weight. A master half way between two bf16 numbers, of which
+/// the weight is the one nearer to zero, is 2^15 places away, one more than 16 bits hold: it moves a place towards it.
 template <class U>
 constexpr U rest_bits(U master, U weight) {
     const U distance = master - weight;

@@ -164,7 +164,7 @@ void Checkpoint::require_holds(const llama::StateDict& wanted) const {
         const Name name = parse_name(text, like.numel());
         const auto found = pieces_.find(name.tensor);
         require_input(found != pieces_.end(), folder_.string(), ": lacks ", name.tensor,
-                      "; it was made by another model");
+                      "; it was made by another model, or by an earlier version");
         std::int64_t to = name.begin;  // what is there from name.begin on
         for (const Piece& piece : found->second) {
             require_input(piece.elements.dtype() == like.dtype(), folder_.string(), ": has ", name.tensor, " in ",
@@ -173,7 +173,8 @@ void Checkpoint::require_holds(const llama::StateDict& wanted) const {
         }
         const bool whole = name.tensor == text;  // then its size is known, too
         require_input(to >= name.end && (!whole || to == name.end), folder_.string(), ": has ", to, " elements of ",
-                      name.tensor, ", the model needs ", name.end, "; it was made by another model");
+                      name.tensor, ", the model needs ", name.end,
+                      "; it was made by another model, or by an earlier version");
     }
 }
 

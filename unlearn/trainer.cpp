@@ -325,8 +325,7 @@ StepInfo Trainer::finish_step() {
 
 std::function<Tensor(const std::string&)> Trainer::masters() {
     const auto master = [this](const std::string& name) { return optimizer_->master(name); };
-    if (zero_) return zero_->whole(master);
-    return master;
+    return zero_ ? zero_->whole(master) : master;
 }
 
 void Trainer::gather_model(bool keep) {

@@ -328,34 +328,40 @@ TEST(RanksTraining, ACheckpointResumesOnAnyNumberOfRanks) {
     if (comm().rank() == 0) own.emplace();
     const fs::path folder = comm().gather(own ? (*own / "").string() : "").front();
     const Objective& objective = unlearning_objective("npo_rt");
-    Session straight(objective, DType::f32, among(2, DType::f32));
-    straight.steps(4);
-    straight.trainer->save(folder / "shared");
-    straight.steps(4);
-    const llama::StateDict expected = straight.masters();
-    straight.trainer->save(folder / "end");
-    for (const int stage : {0, 1, 3}) {
-        Session again(objective, DType::f32, among(stage, DType::f32));
-        again.trainer->load(folder / "shared");
-        again.steps(4);
-        EXPECT_TRUE(same(again.masters(), expected)) << "stage " << stage;
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        SCOPED_TRACE(tensor::name_of(dtype));
+        Session straight(objective, dtype, among(2, dtype));
+        straight.steps(4);
+        straight.trainer->save(folder / "shared");
+        straight.steps(4);
+        const llama::StateDict expected = straight.masters();
+        straight.trainer->save(folder / "end");
+        for (const int stage : {0, 1, 3}) {
+            Session again(objective, dtype, among(stage, dtype));
+            again.trainer->load(folder / "shared");
+            again.steps(4);
+            EXPECT_TRUE(same(again.masters(), expected)) << "stage " << stage;
+        }
+        // Alone, from what the ranks saved, and back.
+        Session alone(objective, dtype, {});
+        alone.trainer->load(folder / "end");
+        EXPECT_TRUE(same(alone.masters(), expected));
+        if (comm().rank() == 0) alone.trainer->save(folder / "alone");
+        comm().barrier();
+        Session back(objective, dtype, among(3, dtype));
+        back.trainer->load(folder / "alone");
+        EXPECT_EQ(back.trainer->step(), 8);
+        EXPECT_TRUE(same(back.masters(), expected));
+        comm().barrier();
+        if (dtype == DType::bf16) continue;  // whose losses are apart by more than the order of sums
+        Session resumed(objective, dtype, {});
+        resumed.trainer->load(folder / "shared");
+        resumed.steps(4);
+        for (std::size_t i = 0; i < 4; ++i)
+            EXPECT_NEAR(resumed.losses[i], straight.losses[i + 4],
+                        1e-6 * std::max(1.0, std::abs(straight.losses[i + 4])));
+        comm().barrier();
     }
-    // Alone, from what the ranks saved, and back.
-    Session alone(objective, DType::f32, {});
-    alone.trainer->load(folder / "end");
-    EXPECT_TRUE(same(alone.masters(), expected));
-    if (comm().rank() == 0) alone.trainer->save(folder / "alone");
-    comm().barrier();
-    Session back(objective, DType::f32, among(3, DType::f32));
-    back.trainer->load(folder / "alone");
-    EXPECT_EQ(back.trainer->step(), 8);
-    EXPECT_TRUE(same(back.masters(), expected));
-    Session resumed(objective, DType::f32, {});
-    resumed.trainer->load(folder / "shared");
-    resumed.steps(4);
-    for (std::size_t i = 0; i < 4; ++i)
-        EXPECT_NEAR(resumed.losses[i], straight.losses[i + 4], 1e-6 * std::max(1.0, std::abs(straight.losses[i + 4])));
-    comm().barrier();
 }
 
 TEST(RanksTraining, ADamagedFileOfAnyRankIsNamedByAll) {

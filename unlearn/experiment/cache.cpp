@@ -19,9 +19,9 @@ constexpr const char* version = "2";
 /// A checksum of what is in a file; a model is read once, while it stays as it is.
 std::uint64_t content_of(const fs::path& file) {
     static std::map<std::tuple<fs::path, std::uintmax_t, fs::file_time_type>, std::uint64_t> known;
-    const auto [at, unknown] = known.try_emplace({file, fs::file_size(file), fs::last_write_time(file)});
-    if (unknown) at->second = checksum_of_file(file);
-    return at->second;
+    const std::tuple key{file, fs::file_size(file), fs::last_write_time(file)};
+    const auto at = known.find(key);
+    return at != known.end() ? at->second : known[key] = checksum_of_file(file);
 }
 
 class Hash {  // FNV-1a
@@ -76,7 +76,7 @@ fs::path Cache::place(const std::string& name, const Words& words) const {
         if (file && fs::is_directory(word))
             for (const auto& entry : fs::directory_iterator(word))
                 if (entry.is_regular_file()) files.push_back(entry.path());
-        if (files.empty()) hash.add(word);
+        hash.add(files.empty() ? word : std::to_string(files.size()));
         std::sort(files.begin(), files.end());
         for (const fs::path& path : files) {
             hash.add(path.filename().string());

@@ -12,8 +12,9 @@ namespace uipe::unlearn {
 using Words = std::vector<std::string>;
 
 /// A folder of results, each in NAME-KEY, where KEY is a hash of the command, of what is in the files that it reads
-/// from elsewhere, wherever they lie, and of a count of changes to what is computed. A repeated or extended experiment
-/// computes only what is new, also on another machine; one that was killed goes on where it was.
+/// from elsewhere, wherever they lie (of a folder its own, not those of folders in it), and of a count of changes to
+/// what is computed. A repeated or extended experiment computes only what is new, also on another machine; one that was
+/// killed goes on where it was.
 class Cache {
 public:
     /// `common`: words behind every command, such as --dtype bf16. All but --threads belong to the key.
