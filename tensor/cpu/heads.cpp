@@ -90,30 +90,19 @@ void head_gradient(const Tensor& dhidden, const Tensor& dw, const Tensor& scale,
 }
 
 template <class A>
-inline constexpr A nothing = -std::numeric_limits<A>::infinity();  // a logit whose exponential is 0
-
-template <class A>
 A largest(const A* x, std::int64_t V) {
-    const auto larger = [](auto a, auto b) { return a < b ? b : a; };
-    A most = nothing<A>;
-    if (V < lanes<A>) {
-        for (std::int64_t v = 0; v < V; ++v) most = larger(most, x[v]);
-        return most;
-    }
-    Vector<A> found[4];  // chains that do not wait for one another
-    for (auto& f : found) f = Vector<A>{} + most;
-    for (std::int64_t v = 0; v < V; v += 4 * lanes<A>)
-        for (int k = 0; k < 4; ++k)  // at the end some once more, which a maximum does not mind
-            found[k] = larger(found[k], load(x + std::min(v + k * lanes<A>, V - lanes<A>)));
-    const Vector<A> all = larger(larger(found[0], found[1]), larger(found[2], found[3]));
-    for (int i = 0; i < lanes<A>; ++i) most = larger(most, all[i]);
+    A most = -std::numeric_limits<A>::infinity();
+#pragma omp simd reduction(max : most)
+    for (std::int64_t v = 0; v < V; ++v) most = most < x[v] ? x[v] : most;
     return most;
 }
 
 template <class A>
 A log_sum_exp(const A* x, std::int64_t V) {
     const A most = largest(x, V);
-    const A s = sum_over<A>(V, [=](auto at) { return fast_exp(at.load_or(nothing<A>, x) - most); });
+    A s = 0;
+#pragma omp simd reduction(+ : s)
+    for (std::int64_t v = 0; v < V; ++v) s += fast_exp(x[v] - most);
     return most + std::log(s);
 }
 
@@ -152,15 +141,15 @@ template <class T, class A>
 A target_less_softmax(T* d, A* x, std::int64_t V, std::int32_t target) {
     const A most = largest(x, V);
     const A own = fast_exp(x[target] - most);
-    x[target] = nothing<A>;
-    const A others = sum_over<A>(V, [=](auto at) {
-        __builtin_prefetch(x + V + at.i, 0, 2);  // the next row, while this one is computed
-        const auto e = fast_exp(at.load_or(nothing<A>, x) - most);
-        at.store(x, e);
-        return e;
-    });
+    x[target] = -std::numeric_limits<A>::infinity();
+    A others = 0;
+#pragma omp simd reduction(+ : others)
+    for (std::int64_t v = 0; v < V; ++v) {
+        x[v] = fast_exp(x[v] - most);
+        others += x[v];
+    }
     const A share = A{-1} / (own + others);
-    each_vector<A>(0, V, [=](auto at) { at.store(d, at.load(x) * share); });
+    for (std::int64_t v = 0; v < V; ++v) d[v] = static_cast<T>(x[v] * share);
     d[target] = static_cast<T>(-others * share);
     return most + std::log(own + others);
 }
@@ -192,7 +181,7 @@ A log_add(A a, A b) {
 template <class T, class A>
 A own_cross_entropy(T* d, A* x, std::int64_t V, std::int32_t target, double lowered) {
     const A score = x[target];
-    x[target] = nothing<A>;
+    x[target] = -std::numeric_limits<A>::infinity();
     const A others = V > 1 ? log_sum_exp(x, V) : x[target];
     const A label = score - static_cast<A>(lowered);
     const A lse = log_add(others, score);

@@ -132,10 +132,6 @@ struct Whole {
     auto load(const T* x) const {
         return cpu::load(x + i);
     }
-    template <class T>
-    auto load_or(T /*beyond*/, const T* x) const {
-        return load(x);
-    }
     template <class T, class V>
     void store(T* y, const V& v) const {
         cpu::store(y + i, v);
@@ -156,14 +152,6 @@ struct Part {
     template <class T>
     auto load(const T* x) const {
         T all[64] = {};
-        std::memcpy(static_cast<void*>(all), x + i, static_cast<std::size_t>(n) * sizeof(T));
-        return cpu::load(all);
-    }
-    /// The same, but the lanes beyond are what is given.
-    template <class T>
-    auto load_or(T beyond, const T* x) const {
-        T all[64];
-        std::fill_n(all, 64, beyond);
         std::memcpy(static_cast<void*>(all), x + i, static_cast<std::size_t>(n) * sizeof(T));
         return cpu::load(all);
     }
