@@ -173,8 +173,7 @@ void Checkpoint::require_holds(const llama::StateDict& wanted) const {
         }
         const bool whole = name.tensor == text;  // then its size is known, too
         require_input(to >= name.end && (!whole || to == name.end), folder_.string(), ": has ", to, " elements of ",
-                      name.tensor, ", the model needs ", name.end,
-                      "; it was made by another model, or by an earlier version");
+                      name.tensor, ", the model needs ", name.end, "; it was made by another model");
     }
 }
 
