@@ -43,6 +43,8 @@ inline constexpr std::int64_t numbers = ElementOf<T>::numbers;
 /// Rows that a vector product takes at a time, two vectors of sums each: as many as the registers hold (32 with
 /// AVX-512, else 16). The left operand is padded to a multiple of it.
 inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
+/// As many as leave hardly a register free: each vector of the right operand then serves half as many rows again.
+inline constexpr std::int64_t tall_block = row_block * 3 / 2;
 
 /// rows x stride elements, zero at first, each row aligned for vectors and padded to a multiple of them. On a meta
 /// device they are counted only.
@@ -175,17 +177,17 @@ inline void multiply_add(Vector<float>& sum, Pair left, const Vector<Pair>& righ
 #endif
 }
 
-/// Rows [i, i + row_block) and `vectors` vectors of columns from j of the product below, in registers.
-template <int vectors, bool accumulate, class A, class E>
+/// `rows` rows and `vectors` vectors of columns of the product below, in registers.
+template <std::int64_t rows, int vectors, bool accumulate, class A, class E>
 inline void block_product(A* y, std::int64_t step, const Left<E>& a, const E* b, std::int64_t b_step, std::int64_t k) {
     using Sums = Vector<A>;
     using Elements = Vector<E>;
     // The loops over the block are unrolled before anything else, or the compiler would take the sums to and from the
     // stack around the loop over k, which is short.
-    Sums sum[row_block][vectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < row_block; ++r)
-#pragma GCC unroll 8
+    Sums sum[rows][vectors];
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 16
         for (int c = 0; c < vectors; ++c)
             sum[r][c] = accumulate ? reinterpret_cast<const Sums*>(y + r * step)[c] : Sums{};
     const E* left = a.data;
@@ -193,30 +195,38 @@ inline void block_product(A* y, std::int64_t step, const Left<E>& a, const E* b,
     const std::int64_t column = a.column;
     for (std::int64_t l = 0; l < k; ++l, left += column, b += b_step) {
         const auto* right = reinterpret_cast<const Elements*>(b);
-#pragma GCC unroll 8
-        for (int r = 0; r < row_block; ++r)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
+        for (std::int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 16
             for (int c = 0; c < vectors; ++c) multiply_add(sum[r][c], left[r * row], right[c]);
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < row_block; ++r)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 16
         for (int c = 0; c < vectors; ++c) reinterpret_cast<Sums*>(y + r * step)[c] = sum[r][c];
 }
 
-/// The product below for the vector registers.
-template <bool accumulate, class A, class E>
+/// The product below for the vector registers, in blocks of `height` rows, and of row_block where a pair of those does
+/// not fit.
+template <bool accumulate, std::int64_t height, class A, class E>
 void vector_product(A* y, std::int64_t y_step, const Left<E>& a, const E* b, std::int64_t b_step, std::int64_t m,
                     std::int64_t n, std::int64_t k) {
     constexpr std::int64_t step = lanes<A>;
-    for (std::int64_t j = 0; j < n; j += 2 * step)
-        for (std::int64_t i = 0; i < m; i += row_block) {
-            const Left<E> rows{a.data + i * a.row, a.row, a.column};
-            if (j + step < n)
-                block_product<2, accumulate>(y + i * y_step + j, y_step, rows, b + j, b_step, k);
-            else
-                block_product<1, accumulate>(y + i * y_step + j, y_step, rows, b + j, b_step, k);
+    const auto block = [&]<std::int64_t rows>(std::int64_t i, std::int64_t j) {
+        const Left<E> left{a.data + i * a.row, a.row, a.column};
+        if (j + step < n)
+            block_product<rows, 2, accumulate>(y + i * y_step + j, y_step, left, b + j, b_step, k);
+        else
+            block_product<rows, 1, accumulate>(y + i * y_step + j, y_step, left, b + j, b_step, k);
+    };
+    for (std::int64_t j = 0; j < n; j += 2 * step) {
+        std::int64_t i = 0;
+        for (; height > row_block && i + 2 * height <= m; i += 2 * height) {
+            block.template operator()<height>(i, j);
+            block.template operator()<height>(i + height, j);
         }
+        for (; i < m; i += row_block) block.template operator()<row_block>(i, j);
+    }
 }
 
 #if defined(__AMX_BF16__)
@@ -250,7 +260,7 @@ void matrix_product(float* y, std::int64_t y_step, const Left<Pair>& a, const Pa
 
 /// y[m,n] from row `y_row` (+)= a[m,k] b[k,n] from row `b_row`, k in elements, each sum in one order. m is rounded up
 /// to 16 and n to lanes: the tiles have room. Of bf16, where there is AMX, its registers are set.
-template <bool accumulate, class A, class E>
+template <bool accumulate, std::int64_t height = row_block, class A, class E>
 void tile_product(Tile<A>& y, std::int64_t y_row, const Left<E>& a, const Tile<E>& b, std::int64_t b_row,
                   std::int64_t m, std::int64_t n, std::int64_t k) {
 #if defined(__AMX_BF16__)
@@ -260,13 +270,14 @@ void tile_product(Tile<A>& y, std::int64_t y_row, const Left<E>& a, const Tile<E
         if (has_amx() && whole > 0) {
             matrix_product<accumulate>(y.row(y_row), y.stride(), a, b.row(b_row), b.stride(), m, n, whole);
             if (whole < k)
-                vector_product<true>(y.row(y_row), y.stride(), Left<E>{a.data + whole * a.column, a.row, a.column},
-                                     b.row(b_row + whole), b.stride(), m, n, k - whole);
+                vector_product<true, height>(y.row(y_row), y.stride(),
+                                             Left<E>{a.data + whole * a.column, a.row, a.column}, b.row(b_row + whole),
+                                             b.stride(), m, n, k - whole);
             return;
         }
     }
 #endif
-    vector_product<accumulate>(y.row(y_row), y.stride(), a, b.row(b_row), b.stride(), m, n, k);
+    vector_product<accumulate, height>(y.row(y_row), y.stride(), a, b.row(b_row), b.stride(), m, n, k);
 }
 
 /// f32 sums as operands of a bf16 product: y[e][i] = elements down the columns of x[n,columns]. Without pairs, x itself

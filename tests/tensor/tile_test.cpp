@@ -75,6 +75,11 @@ TYPED_TEST(TileProduct, IsThatOfItsOperandsOnEitherSideAddedOrNot) {
                 for (std::int64_t i = 0; i < room(m); ++i) std::fill_n(y.row(i), room(n), A{3});
                 tile_product<true>(y, 0, transposed(turned), right, 0, m, n, elements);
                 expect_product(y, m, n, k, A{3}, t_at, b_at);
+                Tile<A> tall(room(m), room(n));
+                for (std::int64_t i = 0; i < room(m); ++i) std::fill_n(tall.row(i), room(n), A{3});
+                tile_product<true, tall_block>(tall, 0, transposed(turned), right, 0, m, n, elements);
+                for (std::int64_t i = 0; i < m; ++i)
+                    ASSERT_TRUE(std::equal(y.row(i), y.row(i) + n, tall.row(i))) << "the height of blocks, row " << i;
             }
 }
 
