@@ -336,6 +336,7 @@ def step_rounds(run, model, dtype):
         ours = run.keep(f"step {model} {dtype}, uipe",
                         run.engine.run(f"^step/{model}_{dtype}/")[f"step/{model}_{dtype}"])
         rates.setdefault("uipe", []).append(ours["tok/s"])
+        flops_a_token = ours["GFLOP/s"] / ours["tok/s"]
         for way, kind in list(kinds.items()):
             answer = run.peer.ask("step", may_fail=True, threads=run.settings["threads"], times=times, **kind)
             run.keep(f"step {model} {dtype}, PyTorch {way}", answer)
@@ -347,7 +348,13 @@ def step_rounds(run, model, dtype):
             if number == 1:
                 check_losses(run, model, dtype, ours, answer["losses"], way)
     run.peer.ask("forget")
-    return {way: statistics.median(found) for way, found in rates.items()}
+    rates = {way: statistics.median(found) for way, found in rates.items()}
+    if run.engine.roofs:  # measured where rows that need them are
+        roof = max(r[f"roof_{dtype}"] for r in run.engine.roofs) / flops_a_token
+        best = max(rate for way, rate in rates.items() if way != "uipe")
+        run.note(f"Training step, {model}, {dtype}: ours reaches {rates['uipe'] / roof:.0%} of the roof of products; a step "
+                 f"of nothing else, at that roof, would be {roof / best:.2f}× PyTorch's")
+    return rates
 
 
 def step(run):
