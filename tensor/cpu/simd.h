@@ -150,8 +150,9 @@ struct Streamed : Whole {
 struct Part {
     std::int64_t i, n;
 
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-    // Masks, for what is written in parts and read whole has to wait for the cache.
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(__SANITIZE_ADDRESS__)
+    // By masks, for what is written in parts and read whole has to wait for the cache. (AddressSanitizer does not watch
+    // their instructions.)
     unsigned first_n() const { return (1U << n) - 1U; }
     auto load(const float* x) const {
         return std::bit_cast<Vector<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(first_n()), x + i));
