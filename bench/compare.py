@@ -336,7 +336,7 @@ def step_rounds(run, model, dtype):
         ours = run.keep(f"step {model} {dtype}, uipe",
                         run.engine.run(f"^step/{model}_{dtype}/")[f"step/{model}_{dtype}"])
         rates.setdefault("uipe", []).append(ours["tok/s"])
-        flops_a_token = ours["GFLOP/s"] / ours["tok/s"]
+        gflop_a_token = ours["GFLOP/s"] / ours["tok/s"]
         for way, kind in list(kinds.items()):
             answer = run.peer.ask("step", may_fail=True, threads=run.settings["threads"], times=times, **kind)
             run.keep(f"step {model} {dtype}, PyTorch {way}", answer)
@@ -349,12 +349,20 @@ def step_rounds(run, model, dtype):
                 check_losses(run, model, dtype, ours, answer["losses"], way)
     run.peer.ask("forget")
     rates = {way: statistics.median(found) for way, found in rates.items()}
-    if run.engine.roofs:  # measured where rows that need them are
-        roof = max(r[f"roof_{dtype}"] for r in run.engine.roofs) / flops_a_token
-        best = max(rate for way, rate in rates.items() if way != "uipe")
-        run.note(f"Training step, {model}, {dtype}: ours reaches {rates['uipe'] / roof:.0%} of the roof of products; a step "
-                 f"of nothing else, at that roof, would be {roof / best:.2f}× PyTorch's")
+    note_roof(run, f"Training step, {model}, {dtype}", rates, [r[f"roof_{dtype}"] for r in run.engine.roofs],
+              gflop_a_token)
     return rates
+
+
+def note_roof(run, step_name, rates, roofs, gflop_a_token):
+    """What a step reaches of the roof, and what the roof leaves to be gained over PyTorch; no note without either (roofs
+    are measured by the groups before: gemm, layers, decode)."""
+    theirs = [rate for way, rate in rates.items() if way != "uipe"]
+    if not roofs or not theirs:
+        return
+    roof = max(roofs) / gflop_a_token  # tok/s
+    run.note(f"{step_name}: ours reaches {100 * rates['uipe'] / roof:.0f} % of the roof; its products and attention's "
+             f"alone, at that roof, would be {roof / max(theirs):.2f}× PyTorch's step")
 
 
 def step(run):
@@ -363,6 +371,8 @@ def step(run):
         for dtype in DTYPES:
             rates = step_rounds(run, model, dtype)
             ours[dtype] = rates.pop("uipe")
+            if not rates:  # what failed is in the notes
+                continue
             best = max(rates, key=rates.get)
             others = ", ".join(f"{way} {thousands(rate)}" for way, rate in rates.items())
             run.figures.append(Figure("step", f"training step, {model}, {dtype}", f"{thousands(ours[dtype])} tok/s",
@@ -421,6 +431,9 @@ def memory(run):
                     theirs[name] = peer.ask("peak")["peak_MB"]
                 peer.close()
         run.keep(f"memory {dtype}", {"uipe": ours, **theirs})
+        if not theirs:
+            run.note(f"PyTorch, memory {dtype}: no step worked")
+            continue
         least = min(theirs, key=theirs.get)
         run.figures.append(Figure("memory", f"peak memory of a 110M training step, {dtype}", f"{thousands(ours)} MB",
                                   f"{thousands(theirs[least])} MB ({least})", ours / theirs[least], "memory", 0.6, 0.5))
@@ -620,8 +633,9 @@ def main():
               lambda: Peer(python, fixture_folder(), log, keep_memory=False), a.rounds, a.quick)
     if load[0] > 0.5:
         run.note(f"The machine was busy before the run began (load {load[0]:.1f}): its figures are not to be trusted.")
-    for name in a.only or GROUPS:
-        GROUPS[name](run)
+    for name, measure in GROUPS.items():
+        if not a.only or name in a.only:
+            measure(run)
     results = report(run, started, load, whole)
     run.peer.close()
     path = write(results, a.out or (RESULTS if whole else ROOT / "build" / "bench"))

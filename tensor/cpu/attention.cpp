@@ -102,7 +102,8 @@ void online_softmax(Workspace<T>& w, std::int64_t keys, std::int64_t queries, st
 template <class T>
 struct Forward {
     using A = acc_t<T>;
-    static constexpr std::int64_t height = numbers<T> == 1 ? tall_block : row_block;  // measured: f32 a tenth faster
+    // Measured on a Zen 4: f32 takes an eighth to a seventh less time, bf16 up to a twentieth more.
+    static constexpr std::int64_t height = numbers<T> == 1 ? tall_block : row_block;
     const T *q, *k, *v;
     T* out;
     A* lse;

@@ -151,22 +151,19 @@ struct Part {
     std::int64_t i, n;
 
 #if defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(__SANITIZE_ADDRESS__)
-    // By masks, for what is written in parts and read whole has to wait for the cache. (AddressSanitizer does not watch
-    // their instructions.)
-    unsigned first_n() const { return (1U << n) - 1U; }
-    auto load(const float* x) const {
-        return std::bit_cast<Vector<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(first_n()), x + i));
-    }
+    // By masks: `all` below is written in parts and read whole, which waits for the cache. (AddressSanitizer does not
+    // watch these instructions.)
+    __mmask16 first_n() const { return static_cast<__mmask16>((1U << n) - 1U); }
+    auto load(const float* x) const { return std::bit_cast<Vector<float>>(_mm512_maskz_loadu_ps(first_n(), x + i)); }
     auto load(const bf16* x) const {
-        return widened(std::bit_cast<Halves>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(first_n()), x + i)));
+        return widened(std::bit_cast<Halves>(_mm256_maskz_loadu_epi16(first_n(), x + i)));
     }
     void store(float* y, const Vector<float>& v) const {
-        _mm512_mask_storeu_ps(y + i, static_cast<__mmask16>(first_n()), std::bit_cast<__m512>(v));
+        _mm512_mask_storeu_ps(y + i, first_n(), std::bit_cast<__m512>(v));
     }
     template <class V>
     void store(bf16* y, const V& v) const {
-        const auto bits = std::bit_cast<__m256i>(stored<bf16>(v));
-        _mm256_mask_storeu_epi16(y + i, static_cast<__mmask16>(first_n()), bits);
+        _mm256_mask_storeu_epi16(y + i, first_n(), std::bit_cast<__m256i>(stored<bf16>(v)));
     }
 #endif
 

@@ -40,10 +40,10 @@ using element_t = typename ElementOf<T>::type;
 template <class T>
 inline constexpr std::int64_t numbers = ElementOf<T>::numbers;
 
-/// Rows that a vector product takes at a time, two vectors of sums each: as many as the registers hold (32 with
-/// AVX-512, else 16). The left operand is padded to a multiple of it.
+/// Rows that a vector product takes at a time, two vectors of sums each, which registers hold (32 with AVX-512, else
+/// 16). The left operand is padded to a multiple of it.
 inline constexpr std::int64_t row_block = vector_bytes == 64 ? 8 : 4;
-/// As many as leave hardly a register free: each vector of the right operand then serves half as many rows again.
+/// Half as many again, which each vector of the right operand then serves: with the operands 27 registers, else 15.
 inline constexpr std::int64_t tall_block = row_block * 3 / 2;
 
 /// rows x stride elements, zero at first, each row aligned for vectors and padded to a multiple of them. On a meta
@@ -206,11 +206,12 @@ inline void block_product(A* y, std::int64_t step, const Left<E>& a, const E* b,
         for (int c = 0; c < vectors; ++c) reinterpret_cast<Sums*>(y + r * step)[c] = sum[r][c];
 }
 
-/// The product below for the vector registers, in blocks of `height` rows, and of row_block where a pair of those does
-/// not fit.
+/// The product below for the vector registers: in blocks of `height` rows, of tall ones in pairs, so that what is left
+/// starts and ends at multiples of row_block.
 template <bool accumulate, std::int64_t height, class A, class E>
 void vector_product(A* y, std::int64_t y_step, const Left<E>& a, const E* b, std::int64_t b_step, std::int64_t m,
                     std::int64_t n, std::int64_t k) {
+    static_assert(height == row_block || height == tall_block);
     constexpr std::int64_t step = lanes<A>;
     const auto block = [&]<std::int64_t rows>(std::int64_t i, std::int64_t j) {
         const Left<E> left{a.data + i * a.row, a.row, a.column};
@@ -221,10 +222,11 @@ void vector_product(A* y, std::int64_t y_step, const Left<E>& a, const E* b, std
     };
     for (std::int64_t j = 0; j < n; j += 2 * step) {
         std::int64_t i = 0;
-        for (; height > row_block && i + 2 * height <= m; i += 2 * height) {
-            block.template operator()<height>(i, j);
-            block.template operator()<height>(i + height, j);
-        }
+        if constexpr (height == tall_block)
+            for (; i + 2 * height <= m; i += 2 * height) {
+                block.template operator()<height>(i, j);
+                block.template operator()<height>(i + height, j);
+            }
         for (; i < m; i += row_block) block.template operator()<row_block>(i, j);
     }
 }
@@ -259,7 +261,8 @@ void matrix_product(float* y, std::int64_t y_step, const Left<Pair>& a, const Pa
 #endif
 
 /// y[m,n] from row `y_row` (+)= a[m,k] b[k,n] from row `b_row`, k in elements, each sum in one order. m is rounded up
-/// to 16 and n to lanes: the tiles have room. Of bf16, where there is AMX, its registers are set.
+/// to 16 and n to lanes: the tiles have room. Of bf16, where there is AMX, its registers are set. `height`, row_block
+/// or tall_block, changes the time alone, not a bit.
 template <bool accumulate, std::int64_t height = row_block, class A, class E>
 void tile_product(Tile<A>& y, std::int64_t y_row, const Left<E>& a, const Tile<E>& b, std::int64_t b_row,
                   std::int64_t m, std::int64_t n, std::int64_t k) {
