@@ -1,7 +1,6 @@
 // Causal attention over a packed batch, forward: tiles of queries against tiles of keys with the online softmax
 // (Dao et al. 2022, algorithm 1). Scores are held transposed, [keys, queries]: the maximum and the sum of a softmax
 // then run down the columns of a tile, query beside query in one vector register.
-#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -39,6 +38,18 @@ std::vector<QueryTile> query_tiles(const Tensor& cu_queries, const Tensor& cu_ke
     return tiles;
 }
 
+/// A number for each query of a tile.
+template <class A>
+struct PerQuery {
+    static constexpr int size = query_rows / lanes<A>;
+    Vector<A> vectors[size];
+
+    void fill(A x) {
+        for (Vector<A>& v : vectors) v = Vector<A>{} + x;
+    }
+    A operator[](std::int64_t i) const { return vectors[i / lanes<A>][i % lanes<A>]; }
+};
+
 /// One thread's tiles, and the state of the softmax of one tile of queries.
 template <class T>
 struct Workspace {
@@ -57,7 +68,7 @@ struct Workspace {
     Tile<A> scores;  // [keys, queries]
     Tile<E> pairs;   // probabilities in bf16
     Tile<A> out;     // [queries, D], not yet divided by `total`
-    std::array<A, query_rows> most, total;
+    PerQuery<A> most, total;
 
     std::int64_t first_key = -1, kv = -1, loaded = 0;  // what k and v hold
 };
@@ -74,27 +85,28 @@ void mask_future(Tile<A>& scores, std::int64_t keys, std::int64_t lead) {
 /// one.
 template <class T, class A>
 void online_softmax(Workspace<T>& w, std::int64_t keys, std::int64_t queries, std::int64_t D, A scale) {
-    std::array<A, query_rows> most = w.most;
+    constexpr int size = PerQuery<A>::size;
+    PerQuery<A> most = w.most;
     for (std::int64_t j = 0; j < keys; ++j) {
-        const A* s = w.scores.row(j);
-        for (std::size_t i = 0; i < query_rows; ++i) most[i] = most[i] < s[i] ? s[i] : most[i];
+        const auto* s = reinterpret_cast<const Vector<A>*>(w.scores.row(j));
+        for (int c = 0; c < size; ++c) most.vectors[c] = most.vectors[c] < s[c] ? s[c] : most.vectors[c];
     }
-    std::array<A, query_rows> shrink, shift;
-    std::array<A, query_rows> total;
-    for (std::size_t i = 0; i < query_rows; ++i) {
-        shrink[i] = fast_exp(scale * (w.most[i] - most[i]));
-        shift[i] = scale * most[i];
-        total[i] = w.total[i] * shrink[i];
+    PerQuery<A> shrink, shift, total;
+    for (int c = 0; c < size; ++c) {
+        shrink.vectors[c] = fast_exp(scale * (w.most.vectors[c] - most.vectors[c]));
+        shift.vectors[c] = scale * most.vectors[c];
+        total.vectors[c] = w.total.vectors[c] * shrink.vectors[c];
     }
     for (std::int64_t j = 0; j < keys; ++j) {
-        A* s = w.scores.row(j);
-        for (std::size_t i = 0; i < query_rows; ++i) {
-            s[i] = fast_exp(scale * s[i] - shift[i]);
-            total[i] += s[i];
+        auto* s = reinterpret_cast<Vector<A>*>(w.scores.row(j));
+        for (int c = 0; c < size; ++c) {
+            s[c] = fast_exp(scale * s[c] - shift.vectors[c]);
+            total.vectors[c] += s[c];
         }
     }
     for (std::int64_t i = 0; i < queries; ++i)
-        for (std::int64_t d = 0; d < D; ++d) w.out.row(i)[d] *= shrink[static_cast<std::size_t>(i)];
+        if (const A factor = shrink[i]; factor != 1)  // of most tiles, when some keys have been seen, it is 1
+            for (std::int64_t d = 0; d < D; ++d) w.out.row(i)[d] *= factor;
     w.most = most;
     w.total = total;
 }
@@ -149,11 +161,10 @@ struct Forward {
             }
         }
         for (std::int64_t i = 0; i < queries; ++i) {
-            const auto at = static_cast<std::size_t>(i);
             T* y = out + ((tile.begin + i) * H + tile.h) * D;
-            const A share = A{1} / w.total[at];
+            const A share = A{1} / w.total[i];
             for (std::int64_t d = 0; d < D; ++d) y[d] = static_cast<T>(w.out.row(i)[d] * share);
-            lse[(tile.begin + i) * H + tile.h] = scale * w.most[at] + std::log(w.total[at]);
+            lse[(tile.begin + i) * H + tile.h] = scale * w.most[i] + std::log(w.total[i]);
         }
     }
 };

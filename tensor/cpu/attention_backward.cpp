@@ -1,5 +1,6 @@
 // The gradient of causal attention (Dao et al. 2022, algorithm 4). A thread owns one sequence and one key/value head:
 // it walks tiles of keys and, within, the tiles of queries that see them, so every sum has one owner and one order.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -156,13 +157,15 @@ struct Backward {
 
     /// p: scores -> probabilities; ds: gradient of the probabilities -> of the scores; 0 past the query's key `last`.
     void score_gradient(A* p, A* ds, std::int64_t n, std::int64_t last, A lse_of_row, A delta_of_row) const {
-        const std::int64_t seen = std::min(n, last + 1);
+        const std::int64_t seen = std::clamp<std::int64_t>(last + 1, 0, n);
         const A s = scale();
-        for (std::int64_t j = 0; j < seen; ++j) {
-            p[j] = fast_exp(s * p[j] - lse_of_row);
-            ds[j] = p[j] * (ds[j] - delta_of_row);
+        for (std::int64_t j = 0; j < seen; j += lanes<A>) {
+            const Vector<A> e = fast_exp(s * cpu::load(p + j) - lse_of_row);
+            cpu::store(ds + j, e * (cpu::load(ds + j) - delta_of_row));
+            cpu::store(p + j, e);
         }
-        for (std::int64_t j = std::max<std::int64_t>(0, seen); j < n; ++j) p[j] = ds[j] = 0;
+        std::fill(p + seen, p + n, A{0});
+        std::fill(ds + seen, ds + n, A{0});
     }
 };
 
