@@ -283,27 +283,24 @@ void tile_product(Tile<A>& y, std::int64_t y_row, const Left<E>& a, const Tile<E
     vector_product<accumulate, height>(y.row(y_row), y.stride(), a, b.row(b_row), b.stride(), m, n, k);
 }
 
-/// f32 sums as operands of a bf16 product: y[e][i] = elements down the columns of x[n,columns]. Without pairs, x itself
-/// is that.
+/// f32 sums as operands of a bf16 product: y[e][i] = elements down the columns of x[n,columns], which are a multiple of
+/// lanes. Without pairs, x itself is that.
 inline void pair_rows(Tile<Pair>& y, const Tile<float>& x, std::int64_t n, std::int64_t columns) {
-    for (std::int64_t j = 0; j + 1 < n; j += 2) {
-        const float* low = x.row(j);
-        const float* high = x.row(j + 1);
-        Pair* out = y.row(j / 2);
-        for (std::int64_t i = 0; i < columns; ++i) out[i] = bf16(low[i]).bits | Pair{bf16(high[i]).bits} << 16;
-    }
-    if (n % 2 != 0)
-        for (std::int64_t i = 0; i < columns; ++i) y.row(n / 2)[i] = bf16(x.row(n - 1)[i]).bits;
+    const auto bits = [&x](std::int64_t j, std::int64_t i) {
+        return __builtin_convertvector(narrowed(load(x.row(j) + i)), Vector<Pair>);
+    };
+    for (std::int64_t j = 0; j < n; j += 2)
+        for (std::int64_t i = 0; i < columns; i += lanes<float>)
+            store(y.row(j / 2) + i, j + 1 < n ? bits(j, i) | bits(j + 1, i) << 16 : bits(j, i));
 }
 
-/// The same along the rows: y[j][e] = elements of row j, of an even number of columns.
+/// The same along the rows: y[j][e] = elements of row j. A pair lies in memory as its two numbers do.
 inline void pair_columns(Tile<Pair>& y, const Tile<float>& x, std::int64_t n, std::int64_t columns) {
-    for (std::int64_t j = 0; j < n; ++j) {
-        const float* in = x.row(j);
-        Pair* out = y.row(j);
-        for (std::int64_t e = 0; e < columns / 2; ++e)
-            out[e] = bf16(in[2 * e]).bits | Pair{bf16(in[2 * e + 1]).bits} << 16;
-    }
+    for (std::int64_t j = 0; j < n; ++j)
+        for (std::int64_t i = 0; i < columns; i += lanes<float>) {
+            const Halves numbers_of_row = narrowed(load(x.row(j) + i));
+            std::memcpy(y.row(j) + i / 2, &numbers_of_row, sizeof(numbers_of_row));
+        }
 }
 
 }  // namespace uipe::tensor::cpu
