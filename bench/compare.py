@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures uipe's CPU engine beside PyTorch and beside the machine's own roofs, in the same run, and writes the table.
 
-    ./run bench --peers                     builds, then runs this: about 15 minutes on two cores
+    ./run bench --peers                     builds, then runs this: about 25 minutes on two cores
     bench/compare.py --only step attention  some groups; --quick: one short round
     bench/compare.py --readme               rewrites the table in README.md from the newest results
 
@@ -89,13 +89,13 @@ class Engine:
 class Peer:
     """bench/torch_peer.py, one process that answers many requests."""
 
-    # glibc gives large blocks back to the system and takes them anew, page by page, at every step; told to keep them,
-    # PyTorch is a quarter quicker. The peak of memory is measured without.
-    KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 35)}
+    # glibc gives large blocks back to the system and takes them anew, page by page, at every step. Told to keep them,
+    # PyTorch is up to a third quicker, and its peak of memory is higher.
+    TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 35)}
 
-    def __init__(self, python, fixture, log, keep_memory=True):
-        environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")}
-        environment |= self.KEEP_MEMORY if keep_memory else {}
+    def __init__(self, python, fixture, log, tuned=False):
+        unset = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", *self.TUNED)
+        environment = {k: v for k, v in os.environ.items() if k not in unset} | (self.TUNED if tuned else {})
         environment["CUDA_VISIBLE_DEVICES"] = ""
         self.log = log
         self.process = subprocess.Popen([python, str(ROOT / "bench" / "torch_peer.py"), str(fixture)], text=True,
@@ -180,8 +180,12 @@ class Figure:
 
 
 class Run:
-    def __init__(self, engine, peer, new_peer, rounds, quick):
-        self.engine, self.peer, self.new_peer, self.rounds, self.quick = engine, peer, new_peer, rounds, quick
+    """new_peer(tuned) starts a process of the peer's. Rows compare with PyTorch as it comes, `peer`, and tell beside it
+    what it does with a tuned allocator."""
+
+    def __init__(self, engine, new_peer, rounds, quick):
+        self.engine, self.new_peer, self.rounds, self.quick = engine, new_peer, rounds, quick
+        self.peer, self.tuned = new_peer(False), new_peer(True)
         self.figures, self.checks, self.notes, self.raw = [], [], [], {}
         self.settings = None
 
@@ -193,6 +197,17 @@ class Run:
     def keep(self, name, numbers):
         self.raw.setdefault(name, []).append(numbers)
         return numbers
+
+    def beside(self, group, what, unit, ours, plain, tuned, goals=(None, None)):
+        """A row beside PyTorch: its numbers by name, as it comes, of which the best counts, and tuned."""
+        rate, memory = unit == "tok/s", group == "memory"
+        best = lambda numbers: (max if rate else min)(numbers.values())
+        value = lambda other: ours / other if rate or memory else other / ours
+        text = ", ".join(f"{name} {thousands(x)}".strip() for name, x in plain.items()) + f" {unit}"
+        if tuned:
+            text += f"; tuned {thousands(best(tuned))} {unit} ({value(best(tuned)):.2f}×)"
+        self.figures.append(Figure(group, what, f"{thousands(ours)} {unit}", text, value(best(plain)),
+                                   "memory" if memory else "times", *goals))
 
     def check(self, what, difference, bound):
         good = difference <= bound
@@ -328,55 +343,42 @@ def check_losses(run, model, dtype, ours, theirs, way):
 
 
 def step_rounds(run, model, dtype):
-    """tok/s of every round: ours, and PyTorch's by each way that works."""
+    """tok/s, medians of the rounds: ours, and PyTorch's, as it comes and tuned, by each way that works."""
     times = {"15M": 10, "110M": 3}[model]  # those of bench/step_bench.cpp, for losses of the same step
-    kinds = step_kinds(run, model, dtype)
-    rates = {}
+    ways = {(peer, way): kind for way, kind in step_kinds(run, model, dtype).items() for peer in ("peer", "tuned")}
+    ours, theirs = [], {"peer": {}, "tuned": {}}
     for number in run.each_round(f"step {model} {dtype}"):
-        ours = run.keep(f"step {model} {dtype}, uipe",
-                        run.engine.run(f"^step/{model}_{dtype}/")[f"step/{model}_{dtype}"])
-        rates.setdefault("uipe", []).append(ours["tok/s"])
-        gflop_a_token = ours["GFLOP/s"] / ours["tok/s"]
-        for way, kind in list(kinds.items()):
-            answer = run.peer.ask("step", may_fail=True, threads=run.settings["threads"], times=times, **kind)
-            run.keep(f"step {model} {dtype}, PyTorch {way}", answer)
+        found = run.keep(f"step {model} {dtype}, uipe",
+                         run.engine.run(f"^step/{model}_{dtype}/")[f"step/{model}_{dtype}"])
+        ours.append(found["tok/s"])
+        for (peer, way), kind in list(ways.items()):
+            answer = getattr(run, peer).ask("step", may_fail=True, threads=run.settings["threads"], times=times, **kind)
+            run.keep(f"step {model} {dtype}, PyTorch {peer} {way}", answer)
             if "error" in answer:
                 run.note(f"PyTorch, step {model} {dtype} {way}: failed, {answer['error'].splitlines()[0]}")
-                del kinds[way]
+                del ways[peer, way]
                 continue
-            rates.setdefault(way, []).append(answer["tok_s"])
+            theirs[peer].setdefault(way, []).append(answer["tok_s"])
             if number == 1:
-                check_losses(run, model, dtype, ours, answer["losses"], way)
+                check_losses(run, model, dtype, found, answer["losses"], way)
     run.peer.ask("forget")
-    rates = {way: statistics.median(found) for way, found in rates.items()}
-    note_roof(run, f"Training step, {model}, {dtype}", rates, [r[f"roof_{dtype}"] for r in run.engine.roofs],
-              gflop_a_token)
-    return rates
-
-
-def note_roof(run, step_name, rates, roofs, gflop_a_token):
-    """What a step reaches of the roof, and what the roof leaves to be gained over PyTorch; no note without either (roofs
-    are measured by the groups before: gemm, layers, decode)."""
-    theirs = [rate for way, rate in rates.items() if way != "uipe"]
-    if not roofs or not theirs:
-        return
-    roof = max(roofs) / gflop_a_token  # tok/s
-    run.note(f"{step_name}: ours reaches {100 * rates['uipe'] / roof:.0f} % of the roof; its products and attention's "
-             f"alone, at that roof, would be {roof / max(theirs):.2f}× PyTorch's step")
+    run.tuned.ask("forget")
+    rate = statistics.median(ours)
+    plain, tuned = ({way: statistics.median(found) for way, found in theirs[peer].items()} for peer in theirs)
+    if run.engine.roofs and plain:  # they are measured by the groups before: gemm, layers, decode
+        roof = max(r[f"roof_{dtype}"] for r in run.engine.roofs) / (found["GFLOP/s"] / found["tok/s"])
+        run.note(f"Training step, {model}, {dtype}: ours reaches {100 * rate / roof:.0f} % of the roof; its products and "
+                 f"attention's alone, at that roof, would be {roof / max((plain | tuned).values()):.2f}× PyTorch's best")
+    return rate, plain, tuned
 
 
 def step(run):
     for model in MODELS:
         ours = {}
         for dtype in DTYPES:
-            rates = step_rounds(run, model, dtype)
-            ours[dtype] = rates.pop("uipe")
-            if not rates:  # what failed is in the notes
-                continue
-            best = max(rates, key=rates.get)
-            others = ", ".join(f"{way} {thousands(rate)}" for way, rate in rates.items())
-            run.figures.append(Figure("step", f"training step, {model}, {dtype}", f"{thousands(ours[dtype])} tok/s",
-                                      f"{others} tok/s", ours[dtype] / rates[best], "times", 1.3, 1.6))
+            ours[dtype], plain, tuned = step_rounds(run, model, dtype)
+            if plain:  # what failed is in the notes
+                run.beside("step", f"training step, {model}, {dtype}", "tok/s", ours[dtype], plain, tuned, (1.3, 1.6))
         run.figures.append(Figure("step", f"training step, {model}, bf16 against our own f32",
                                   f"{thousands(ours['bf16'])} tok/s", f"{thousands(ours['f32'])} tok/s",
                                   ours["bf16"] / ours["f32"], "times", 1.5, 1.8))
@@ -399,52 +401,55 @@ def attention(run):
         found = run.keep("attention, uipe", run.engine.run("^attention_"))
         for dtype, name in cases:
             both = [found[f"attention_{way}/{dtype}_{name}"]["seconds"] for way in ("forward", "backward")]
-            ours.setdefault((dtype, name), []).append(sum(both))
-            for threads in thread_counts():
-                answer = run.peer.ask("attention", threads=threads, times=2 if run.quick else 8, dtype=dtype,
-                                      lengths=known[name][1])
-                run.keep(f"attention {dtype} {name}, PyTorch, {threads} threads", answer)
-                theirs.setdefault((dtype, name), {}).setdefault(threads, []).append(
-                    answer["forward_s"] + answer["backward_s"])
+            ours.setdefault((dtype, name), []).append(1e3 * sum(both))
+            for peer in ("peer", "tuned"):
+                for threads in thread_counts():
+                    answer = getattr(run, peer).ask("attention", threads=threads, times=2 if run.quick else 8,
+                                                    dtype=dtype, lengths=known[name][1])
+                    run.keep(f"attention {dtype} {name}, PyTorch {peer}, {threads} threads", answer)
+                    theirs.setdefault((dtype, name, peer), {}).setdefault(threads, []).append(
+                        1e3 * (answer["forward_s"] + answer["backward_s"]))
     for dtype, name in cases:
         text, _, goals = known[name]
-        mine = statistics.median(ours[dtype, name])
-        other = min(statistics.median(times) for times in theirs[dtype, name].values())
-        run.figures.append(Figure("attention", f"attention, {text}, {dtype}", f"{thousands(1e3 * mine)} ms",
-                                  f"{thousands(1e3 * other)} ms", other / mine, "times", *goals))
+        plain, tuned = ({"": min(statistics.median(times) for times in theirs[dtype, name, peer].values())}
+                        for peer in ("peer", "tuned"))
+        run.beside("attention", f"attention, {text}, {dtype}", "ms", statistics.median(ours[dtype, name]), plain, tuned,
+                   goals)
+
+
+def peak_of_step(run, tuned, **kind):
+    """MB of a process of PyTorch's that did a step and nothing else; nothing where the step fails."""
+    peer = run.new_peer(tuned)
+    answer = peer.ask("step", may_fail=True, times=1, model="110M", **run.settings, **kind)
+    peak = None if "error" in answer else peer.ask("peak")["peak_MB"]
+    peer.close()
+    return peak
 
 
 def memory(run):
     """Peaks of resident memory of a process that does steps of the 110M model; once, for they hardly vary."""
-    settings = peer_settings(run)
+    peer_settings(run)
     for dtype in DTYPES:
         say(f"memory: {dtype}")
         ours = run.engine.run(f"^step/110M_{dtype}/")[f"step/110M_{dtype}"]["peak_MB"]
-        theirs = {}
-        for precision in ("autocast", "weights") if dtype == "bf16" else ("autocast",):
-            for way in ("eager", "compiled"):
-                peer = run.new_peer()
-                answer = peer.ask("step", may_fail=True, threads=settings["threads"], times=1, model="110M", dtype=dtype,
-                                  compile=way == "compiled", precision=precision, optimizer=settings["optimizer"])
-                name = f"{way}, bf16 weights" if precision == "weights" else way
-                if "error" not in answer:
-                    theirs[name] = peer.ask("peak")["peak_MB"]
-                peer.close()
-        run.keep(f"memory {dtype}", {"uipe": ours, **theirs})
-        if not theirs:
+        ways = {(tuned, way + (", bf16 weights" if precision == "weights" else "")):
+                peak_of_step(run, tuned, dtype=dtype, compile=way == "compiled", precision=precision)
+                for precision in (("autocast", "weights") if dtype == "bf16" else ("autocast",))
+                for way in ("eager", "compiled") for tuned in (False, True)}
+        run.keep(f"memory {dtype}", {"uipe": ours} | {f"{'tuned ' * t}{way}": peak for (t, way), peak in ways.items()})
+        plain, tuned = ({way: peak for (t, way), peak in ways.items() if t == which and peak} for which in (False, True))
+        if not plain:
             run.note(f"PyTorch, memory {dtype}: no step worked")
             continue
-        least = min(theirs, key=theirs.get)
-        run.figures.append(Figure("memory", f"peak memory of a 110M training step, {dtype}", f"{thousands(ours)} MB",
-                                  f"{thousands(theirs[least])} MB ({least})", ours / theirs[least], "memory", 0.6, 0.5))
+        least = min(plain, key=plain.get)
+        plain = {least: plain[least]}
+        run.beside("memory", f"peak memory of a 110M training step, {dtype}", "MB", ours, plain, tuned, (0.6, 0.5))
         variant, flags = {"f32": ("recompute", "--recompute"),
                           "bf16": ("recompute_moments", "--recompute --moments bf16")}[dtype]
         found = run.engine.run(f"^step/110M_{dtype}_{variant}/")[f"step/110M_{dtype}_{variant}"]
         run.keep(f"memory {dtype}, {flags}", found)
-        lean = found["peak_MB"]
-        run.figures.append(Figure("memory", f"the same with `{flags}`, at {1024 / found['seconds']:,.0f} tok/s",
-                                  f"{thousands(lean)} MB", f"{thousands(theirs[least])} MB ({least})",
-                                  lean / theirs[least], "memory"))
+        run.beside("memory", f"the same with `{flags}`, at {1024 / found['seconds']:,.0f} tok/s", "MB",
+                   found["peak_MB"], plain, tuned)
 
 
 def tofu_settings(run):
@@ -474,19 +479,20 @@ def tofu(run):
         return
     rows = json.loads((fixture_folder() / "tofu.json").read_text())
     threads, score, generate = tofu_settings(run)
-    ours, theirs = [], []
+    ours, theirs = [], {"peer": [], "tuned": []}
     for number in run.each_round("tofu"):
         found = run.keep("tofu, uipe", run.engine.run("^tofu/15M_f32")["tofu/15M_f32"])
         ours.append(found["seconds"])
-        scored = run.peer.ask("tofu_score", threads=threads, batch=score)
-        generated = run.peer.ask("tofu_generate", threads=threads, batch=generate)
-        theirs.append(scored["seconds"] + generated["seconds"])
-        run.keep("tofu, PyTorch", {"score_s": scored["seconds"], "generate_s": generated["seconds"]})
-        if number == 1:
-            check_tofu(run, rows, scored["losses"], generated["new"])
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    run.figures.append(Figure("tofu", "TOFU evaluation, forget01 and 40 retain rows, 15M, f32", f"{mine:.1f} s",
-                              f"{other:.1f} s", other / mine, "times", 3.0, 5.0))
+        for peer, seconds in theirs.items():
+            scored = getattr(run, peer).ask("tofu_score", threads=threads, batch=score)
+            generated = getattr(run, peer).ask("tofu_generate", threads=threads, batch=generate)
+            seconds.append(scored["seconds"] + generated["seconds"])
+            run.keep(f"tofu, PyTorch {peer}", {"score_s": scored["seconds"], "generate_s": generated["seconds"]})
+            if number == 1 and peer == "peer":
+                check_tofu(run, rows, scored["losses"], generated["new"])
+    plain, tuned = ({"": statistics.median(seconds)} for seconds in theirs.values())
+    run.beside("tofu", "TOFU evaluation, forget01 and 40 retain rows, 15M, f32", "s", statistics.median(ours), plain,
+               tuned, (3.0, 5.0))
 
 
 # Shares come first, and with them the roofs.
@@ -629,8 +635,7 @@ def main():
     say("Writing the models and token ids that both engines use.")
     engine.call(f"--fixture={fixture_folder()}")
     log = ROOT / "build" / "bench" / "torch_peer.log"
-    run = Run(engine, Peer(python, fixture_folder(), log),
-              lambda: Peer(python, fixture_folder(), log, keep_memory=False), a.rounds, a.quick)
+    run = Run(engine, lambda tuned: Peer(python, fixture_folder(), log, tuned), a.rounds, a.quick)
     if load[0] > 0.5:
         run.note(f"The machine was busy before the run began (load {load[0]:.1f}): its figures are not to be trusted.")
     for name, measure in GROUPS.items():
@@ -638,6 +643,7 @@ def main():
             measure(run)
     results = report(run, started, load, whole)
     run.peer.close()
+    run.tuned.close()
     path = write(results, a.out or (RESULTS if whole else ROOT / "build" / "bench"))
     print(path.with_suffix(".md").read_text())
     say(f"{path} and .md, {(datetime.datetime.now() - started).seconds / 60:.1f} minutes")

@@ -15,6 +15,7 @@
 #include "bench/measure.h"
 #include "tensor/base/error.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/idle_threads.h"
 #include "tensor/parallel.h"
 
 namespace {
@@ -92,6 +93,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    uipe::tensor::let_idle_threads_sleep(argv);
     try {
         return run(argc, argv);
     } catch (const std::exception& e) {

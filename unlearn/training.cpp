@@ -1,8 +1,6 @@
 #include "unlearn/training.h"
 
 #include <algorithm>
-#include <atomic>
-#include <csignal>
 #include <optional>
 
 #include "llama/weights.h"
@@ -15,38 +13,10 @@
 #include "unlearn/progress.h"
 #include "unlearn/run_folder.h"
 #include "unlearn/selection.h"
+#include "unlearn/stop_signals.h"
 
 namespace uipe::unlearn {
 namespace {
-
-std::atomic<bool> stop_asked{false};
-
-/// While one lives, SIGINT, SIGTERM and SIGUSR1 ask for a stop at the next step instead of ending the process. The last
-/// is for Open MPI's launcher, which hands it on and waits; SIGTERM it follows by SIGKILL after a second.
-class StopSignals {
-public:
-    StopSignals() {
-        stop_asked = false;
-        for (Former& f : former_) f.handler = std::signal(f.signal, ask);
-    }
-    ~StopSignals() {
-        for (const Former& f : former_) std::signal(f.signal, f.handler);
-    }
-    StopSignals(const StopSignals&) = delete;
-    StopSignals& operator=(const StopSignals&) = delete;
-
-private:
-    static void ask(int signal) {
-        stop_asked = true;
-        std::signal(signal, SIG_DFL);  // a second one does not wait for the step or evaluation to end
-    }
-
-    struct Former {
-        int signal;
-        void (*handler)(int);
-    };
-    Former former_[3] = {{SIGINT, nullptr}, {SIGTERM, nullptr}, {SIGUSR1, nullptr}};
-};
 
 std::vector<llama::Sequence> read_all(const std::vector<fs::path>& files, const llama::Tokenizer& tokenizer,
                                       const TrainingJob& job) {
@@ -161,10 +131,11 @@ private:
         for (bool going = true; going;) {
             if (trainer_->launched() == trainer_->step()) {
                 profile_from_here();
-                trainer_->launch_step(stop_asked);
+                trainer_->launch_step(StopSignals::asked());
             }
             // The device has the next step to do while the host reads what this one gave.
-            if (queues && !stop_seen_ && !pauses_after(trainer_->launched())) trainer_->launch_step(stop_asked);
+            if (queues && !stop_seen_ && !pauses_after(trainer_->launched()))
+                trainer_->launch_step(StopSignals::asked());
             const StepInfo info = trainer_->finish_step();
             stop_seen_ = stop_seen_ || info.stop;
             note(info, progress);

@@ -91,16 +91,15 @@ void online_softmax(Workspace<T>& w, std::int64_t keys, std::int64_t queries, st
         const auto* s = reinterpret_cast<const Vector<A>*>(w.scores.row(j));
         for (int c = 0; c < size; ++c) most.vectors[c] = most.vectors[c] < s[c] ? s[c] : most.vectors[c];
     }
-    PerQuery<A> shrink, shift, total;
+    PerQuery<A> shrink, total;
     for (int c = 0; c < size; ++c) {
         shrink.vectors[c] = fast_exp(scale * (w.most.vectors[c] - most.vectors[c]));
-        shift.vectors[c] = scale * most.vectors[c];
         total.vectors[c] = w.total.vectors[c] * shrink.vectors[c];
     }
     for (std::int64_t j = 0; j < keys; ++j) {
         auto* s = reinterpret_cast<Vector<A>*>(w.scores.row(j));
         for (int c = 0; c < size; ++c) {
-            s[c] = fast_exp(scale * s[c] - shift.vectors[c]);
+            s[c] = fast_exp(scale * (s[c] - most.vectors[c]));  // of a product, rounded by itself, e^x might be above 1
             total.vectors[c] += s[c];
         }
     }

@@ -160,7 +160,9 @@ struct Backward {
         const std::int64_t seen = std::clamp<std::int64_t>(last + 1, 0, n);
         const A s = scale();
         for (std::int64_t j = 0; j < seen; j += lanes<A>) {
-            const Vector<A> e = fast_exp(s * cpu::load(p + j) - lse_of_row);
+            const Vector<A> x = s * cpu::load(p + j) - lse_of_row;
+            const Vector<A> e =
+                fast_exp(x > 0 ? Vector<A>{} : x);  // above 0 by rounding alone, of huge scores far above
             cpu::store(ds + j, e * (cpu::load(ds + j) - delta_of_row));
             cpu::store(p + j, e);
         }

@@ -201,27 +201,36 @@ TEST_P(Attention, BackwardIsTheGradientFormulaOverwritingOrAddingToEachOutput) {
 }
 
 TEST_P(Attention, HugeScoresNeitherOverflowNorLoseTheWinner) {
-    // One key a query clearly prefers: out is its value, lse its score, whatever the scale.
+    // One key a query clearly prefers: out is its value, lse its score, whatever the scale. Of the largest scores here
+    // an f32's last bit is a thousand: a difference of products, one of them rounded, would be no exponent.
     const std::int64_t T = 70;
     const std::int64_t D = 8;
-    std::vector<double> q(static_cast<std::size_t>(T * D));
-    std::vector<double> k(q.size());
-    for (std::int64_t t = 0; t < T; ++t) {
-        q[static_cast<std::size_t>(t * D)] = 1024.0;
-        k[static_cast<std::size_t>(t * D)] = t == 3 ? 512.0 : -512.0;
-    }
-    const Tensor v = normal({T, D}, GetParam());
-    const Tensor out = poisoned({T, D}, GetParam());
-    const Tensor lse = poisoned({T, 1}, accumulator_of(GetParam()));
-    attention(out, lse, from_doubles(q, {T, D}, GetParam()), from_doubles(k, {T, D}, GetParam()), v,
-              packed({static_cast<std::int32_t>(T)}), packed({static_cast<std::int32_t>(T)}), D);
-    const auto got = values(out);
-    const auto value = values(v);
-    for (std::int64_t t = 3; t < T; ++t) {
-        for (std::int64_t d = 0; d < D; ++d)
-            EXPECT_EQ(got[static_cast<std::size_t>(t * D + d)], value[static_cast<std::size_t>(3 * D + d)]);
-        const double score = 1024.0 * 512.0 / std::sqrt(8.0);
-        EXPECT_NEAR(values(lse)[static_cast<std::size_t>(t)], score, 4 * score * unit(lse.dtype()));
+    for (const double size : {1024.0, 333333.0}) {
+        std::vector<double> q(static_cast<std::size_t>(T * D));
+        std::vector<double> k(q.size());
+        for (std::int64_t t = 0; t < T; ++t) {
+            q[static_cast<std::size_t>(t * D)] = size;
+            k[static_cast<std::size_t>(t * D)] = t == 3 ? size / 2 : -size / 2;
+        }
+        const Tensor queries = from_doubles(q, {T, D}, GetParam());
+        const Tensor keys = from_doubles(k, {T, D}, GetParam());
+        const Tensor v = normal({T, D}, GetParam());
+        const Tensor out = poisoned({T, D}, GetParam());
+        const Tensor lse = poisoned({T, 1}, accumulator_of(GetParam()));
+        const Tensor cu = packed({static_cast<std::int32_t>(T)});
+        attention(out, lse, queries, keys, v, cu, cu, D);
+        const auto got = values(out);
+        const auto value = values(v);
+        const double score = values(queries)[0] * values(keys)[static_cast<std::size_t>(3 * D)] / std::sqrt(8.0);
+        for (std::int64_t t = 3; t < T; ++t) {
+            for (std::int64_t d = 0; d < D; ++d)
+                EXPECT_EQ(got[static_cast<std::size_t>(t * D + d)], value[static_cast<std::size_t>(3 * D + d)]);
+            EXPECT_NEAR(values(lse)[static_cast<std::size_t>(t)], score, 4 * score * unit(lse.dtype()));
+        }
+        const Tensor dq = poisoned({T, D}, GetParam()), dk = poisoned({T, D}, GetParam()),
+                     dv = poisoned({T, D}, GetParam());
+        attention_backward(dq, dk, dv, v, queries, keys, v, out, lse, cu, D, false, false, false);
+        for (const Tensor& gradient : {dq, dk, dv}) EXPECT_TRUE(all_finite(gradient));
     }
 }
 

@@ -241,6 +241,10 @@ TEST(BadInput, ValuesOutOfRange) {
     expect_refused(train({"--threads", "-1"}), {"--threads"});
     expect_refused(train({"--seed", "seven"}), {"--seed", "seven"});
     expect_refused(train({"--seed", "-1"}), {"--seed", "-1"});
+    expect_refused(train({"--seed", "18446744073709551616"}), {"--seed", "18446744073709551616"});
+    expect_refused(train({"--seed", "010"}), {"--seed", "'010' is no whole number"});
+    expect_refused(train({"--batch-size", ""}), {"--batch-size", "'' is no whole number"});
+    expect_refused(train({"--lr", ""}), {"--lr", "'' is no number"});
     expect_refused(unlearn("npo", {"--forget", "world/forget10.json", "--beta", "0"}), {"--beta"});
     expect_refused(unlearn("ga", {"--forget", "world/forget10.json", "--forget-weight", "nan"}), {"--forget-weight"});
     expect_refused(unlearn("ga", Words{"--retain-log", "retain"} + evaluation() + Words{"--eval-rows", "-1"}),

@@ -3,6 +3,10 @@
 #include <signal.h>
 
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <optional>
+#include <sstream>
 #include <thread>
 
 #include "tests/llama/support.h"
@@ -12,15 +16,20 @@
 namespace uipe::unlearn::testing {
 namespace {
 
-/// Ends the process with `number` once its run has made `steps` steps. The run is long enough not to end before.
-Result interrupt(const Words& words, const std::string& run, std::size_t steps, int number) {
-    Process process(words, playground());
+/// Waits until the run of a process has made `steps` steps. It is long enough not to end before.
+void await_steps(Process& process, const std::string& run, std::size_t steps) {
     const fs::path file = playground() / run / "metrics.jsonl";
     const auto made = [&] {
         const std::string text = fs::exists(file) ? read_file(file) : "";
         return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
     };
     while (process.running() && made() < steps) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+}
+
+/// Ends the process with `number` once its run has made `steps` steps.
+Result interrupt(const Words& words, const std::string& run, std::size_t steps, int number) {
+    Process process(words, playground());
+    await_steps(process, run, steps);
     process.signal(number);
     return process.wait();
 }
@@ -104,6 +113,53 @@ TEST(Resume, ATerminatedRunSaysHowToGoOnAndDoes) {
         must(words + Words{"--resume"});
         expect_same_run(run, "left-alone");
     }
+}
+
+/// A variable of the environment, for the processes that this one starts meanwhile.
+class Unset {
+public:
+    explicit Unset(const char* name) : name_(name) {
+        if (const char* value = std::getenv(name)) before_ = value;
+        ::unsetenv(name);
+    }
+    ~Unset() {
+        if (before_) ::setenv(name_, before_->c_str(), 1);
+    }
+    Unset(const Unset&) = delete;
+    Unset& operator=(const Unset&) = delete;
+
+private:
+    const char* name_;
+    std::optional<std::string> before_;
+};
+
+TEST(Resume, SignalsReachAThreadThatRunsNoKernelAndIdleThreadsSleep) {
+    const Unset count("GOMP_SPINCOUNT");
+    const Unset policy("OMP_WAIT_POLICY");
+    Process process(long_training() + Words{"--out", "watched", "--threads", "2"}, playground());
+    await_steps(process, "watched", 3);
+    const fs::path proc = cat("/proc/", process.id());
+    const auto text = [](const fs::path& file) {
+        std::ostringstream out;
+        out << std::ifstream(file).rdbuf();
+        return out.str();
+    };
+    EXPECT_NE(text(proc / "environ").find(std::string("\0GOMP_SPINCOUNT=", 16)), std::string::npos);
+    int threads = 0;
+    int open = 0;  // to one of the signals
+    for (const auto& task : fs::directory_iterator(proc / "task")) {
+        const std::string status = text(task.path() / "status");
+        const std::string mark = "SigBlk:\t";
+        const std::uint64_t blocked = std::stoull(status.substr(status.find(mark) + mark.size(), 16), nullptr, 16);
+        ++threads;
+        for (const int number : {SIGINT, SIGTERM, SIGUSR1})
+            if ((blocked >> (number - 1) & 1) == 0) {
+                ++open;
+                break;
+            }
+    }
+    EXPECT_GE(threads, 3);  // two that compute, and the one that waits
+    EXPECT_LE(open, 1);     // the one that waits, for as long as it does
 }
 
 TEST(Resume, AKilledRunGoesOnFromItsLastCheckpoint) {

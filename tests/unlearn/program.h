@@ -30,6 +30,7 @@ public:
     Process(const Process&) = delete;
     Process& operator=(const Process&) = delete;
 
+    pid_t id() const { return id_; }
     void signal(int number) const;
     bool running();
     Result wait();

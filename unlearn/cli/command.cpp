@@ -1,6 +1,7 @@
 #include "unlearn/cli/command.h"
 
 #include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <set>
@@ -140,6 +141,28 @@ void parse(std::vector<std::string> arguments) {
     }
 }
 
+/// Numbers as they are written, for CLI11 takes 010 for eight, nothing for zero, and what is too large for the largest.
+void check_numbers(const CLI::App& command) {
+    const auto all_of = [](const std::string& text, auto number) {
+        const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
+        return fault == std::errc() && end == text.data() + text.size();
+    };
+    for (const CLI::Option* option : command.get_options()) {
+        const std::string type = option->get_type_name();
+        const bool whole = type.find("INT") != std::string::npos;
+        if (!whole && type.find("FLOAT") == std::string::npos) continue;
+        for (const std::string& text : option->results()) {
+            const std::size_t digit = text.starts_with('-') ? 1 : 0;
+            const bool octal = whole && text.size() > digit + 1 && text[digit] == '0';
+            const bool number = !whole                                   ? all_of(text, 0.0)
+                                : type.find("UINT") == std::string::npos ? all_of(text, std::int64_t{0})
+                                                                         : all_of(text, std::uint64_t{0});
+            require_input(number && !octal, option->get_name(), ": '", text, "' is no ",
+                          whole ? "whole number of at most 64 bits, such as 10" : "number, such as 1e-5");
+        }
+    }
+}
+
 Json typed(const std::string& text, const std::string& type) {
     if (type.find("TEXT") != std::string::npos || text.empty()) return text;
     const Json value = Json::parse(text, nullptr, false);
@@ -173,6 +196,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
     command->add_option("--config", common->config, "JSON file of options; flags override it")->group(group);
     const bool shares = name == "train" || name == "unlearn";
     command->callback([command, common, run, shares] {
+        check_numbers(*command);
         require_input(shares || tensor::launched().ranks == 1, "uipe ", command->get_name(),
                       " is work for one process; start it without a launcher (ranks share train and unlearn)");
         common->where();

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <sstream>
@@ -135,11 +136,18 @@ std::string run_gnuplot(const fs::path& folder) {
     ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "errors", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawnattr_t attributes;  // this process blocks signals (unlearn/stop_signals.h), gnuplot is not to
+    sigset_t none;
+    sigemptyset(&none);
+    ::posix_spawnattr_init(&attributes);
+    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    ::posix_spawnattr_setsigmask(&attributes, &none);
     std::array<std::string, 3> words = {"gnuplot", "--default-settings", "plot.gp"};
     std::array<char*, 4> arguments = {words[0].data(), words[1].data(), words[2].data(), nullptr};
     pid_t child = 0;
-    const int fault = ::posix_spawnp(&child, "gnuplot", &actions, nullptr, arguments.data(), environ);
+    const int fault = ::posix_spawnp(&child, "gnuplot", &actions, &attributes, arguments.data(), environ);
     ::posix_spawn_file_actions_destroy(&actions);
+    ::posix_spawnattr_destroy(&attributes);
     if (fault == ENOENT) return "gnuplot is not installed (Debian and Ubuntu: apt-get install gnuplot-nox)";
     if (fault != 0) return cat("gnuplot could not be started: ", std::strerror(fault));
     int status = 0;

@@ -1,0 +1,65 @@
+#include "unlearn/stop_signals.h"
+
+#include <pthread.h>
+
+#include <array>
+#include <csignal>
+#include <thread>
+
+namespace uipe::unlearn {
+namespace {
+
+std::atomic<bool> stop_asked{false};
+std::atomic<int> alive{0};  // of StopSignals
+
+constexpr std::array watched{SIGINT, SIGTERM, SIGUSR1};
+
+sigset_t set_of_watched() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int number : watched) sigaddset(&set, number);
+    return set;
+}
+
+/// As the signal would have ended the process that did not wait for it. Returns where the process ignores it.
+void follow(int number) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    (void)std::raise(number);
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);  // now it arrives
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+void watch() {
+    const sigset_t set = set_of_watched();
+    std::array<bool, watched.size()> come{};
+    for (int number = 0; sigwait(&set, &number) == 0;) {
+        if (!stop_asked) come = {};
+        bool first = false;
+        for (std::size_t i = 0; i < watched.size(); ++i)
+            if (watched[i] == number) first = !std::exchange(come[i], true);
+        if (alive > 0 && first)
+            stop_asked = true;
+        else
+            follow(number);
+    }
+}
+
+}  // namespace
+
+void watch_stop_signals() {
+    const sigset_t set = set_of_watched();
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    std::thread(watch).detach();
+}
+
+StopSignals::StopSignals() {
+    stop_asked = false;
+    ++alive;
+}
+StopSignals::~StopSignals() { --alive; }
+
+const std::atomic<bool>& StopSignals::asked() { return stop_asked; }
+
+}  // namespace uipe::unlearn
