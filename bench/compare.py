@@ -220,10 +220,6 @@ class Run:
         self.notes.append(text)
 
 
-def median(items, key):
-    return statistics.median(item[key] for item in items)
-
-
 def thousands(x):
     return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
 
@@ -263,12 +259,13 @@ def gemm(run):
 
 
 def shares(run, group, pattern, roof, goals, what=lambda name: name):
+    """Rates of the round whose share of its own roof is the median."""
     rounds = [run.keep(group, run.engine.run(pattern, roofs=True)) for _ in run.each_round(group)]
+    roofs = [r[roof] for r in run.engine.roofs[-run.rounds:]]
     for name in rounds[0]:
-        found = [r[name] for r in rounds]
-        run.figures.append(Figure(group, what(name), f"{median(found, 'GB/s'):.1f} GB/s",
-                                  f"roof {statistics.median(r[roof] for r in run.engine.roofs[-run.rounds:]):.1f} GB/s",
-                                  median(found, "share_of_roof") / 100, "share", *goals))
+        share, rate, of = sorted((r[name]["share_of_roof"] / 100, r[name]["GB/s"], at)
+                                 for r, at in zip(rounds, roofs, strict=True))[run.rounds // 2]
+        run.figures.append(Figure(group, what(name), f"{rate:.1f} GB/s", f"roof {of:.1f} GB/s", share, "share", *goals))
 
 
 def layers(run):

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "llama/decoder.h"
+#include "tensor/ops.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
 
@@ -143,6 +144,8 @@ private:
 
     void pick(std::size_t first, const Tensor& hidden, Decoder& decoder) {
         if (options_.temperature > 0.0) return draw(first, decoder.logits(hidden).to(DType::f32).to(tensor::Device{}));
+        require(tensor::all_finite(hidden),
+                "the model gives hidden states that are not finite; its weights are damaged ", "or have diverged");
         const Tensor ids = decoder.likeliest(hidden);
         for (std::size_t i = first; i < rows_.size(); ++i) rows_[i].last = ids.data<std::int32_t>()[i - first];
     }

@@ -63,6 +63,8 @@ llama::StateDict placed(const llama::StateDict& stored, tensor::DType dtype, ten
 }  // namespace
 
 LoadedModel open_model(const fs::path& folder, const fs::path& base) {
+    require_input(fs::exists(folder), folder.string(), ": No such file or directory; a model is a folder with ",
+                  "config.json, a tokenizer and safetensors, as Hugging Face has them");
     require_input(!fs::exists(folder / "metrics.jsonl"), folder.string(), ": is a run, not a model; its model is ",
                   product_of(folder));
     const fs::path model = base_of(folder, base);

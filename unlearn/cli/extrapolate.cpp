@@ -282,6 +282,8 @@ std::vector<fs::path> folders_of(const Arguments& a, const std::vector<double>& 
 }
 
 Json run(Arguments a, const Common& common, const CLI::App* given) {
+    require_input(fs::exists(a.unlearned), a.unlearned.string(),
+                  ": No such file or directory; --unlearned is the folder of a run of uipe unlearn, or of a model");
     if (fs::exists(a.unlearned / "epochs")) read_run(a, given);
     require_input(!a.base.empty(), "give --base DIR: the model before unlearning");
     require_input(!a.out.empty(), "give --out DIR");

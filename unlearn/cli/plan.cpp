@@ -319,6 +319,7 @@ void add_plan(CLI::App& app) {
     c->add_option("--recompute", a->recompute,
                   "none, norm, mlp, block (alone) or auto, as uipe train --help says; without: norm")
         ->expected(0, 1)
+        ->option_text("[TEXT]")
         ->default_str("block");
     c->add_option("--ranks", a->ranks, "Processes that share the run, each with memory of its own");
     c->add_option("--zero", a->zero, "What they keep once: 1 the optimizer's state, 2 also gradients, 3 also weights");

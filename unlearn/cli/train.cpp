@@ -76,6 +76,7 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
          "2(H+K)D + 2F)s + 4(H+2); mlp: (2C + 2(H+K)D)s + 4(H+1); block, by the option alone: Cs. auto: the least that "
          "fits")
         ->expected(0, 1)
+        ->option_text("[TEXT]")
         ->default_str("block");
     c.add_option("--memory", job.memory, "What the run may take, such as 80G; without: what is free");
     c.add_option("--save-dtype", a.save_dtype, "Saved weights: f32 (exact masters) or bf16 (half the size)");
@@ -86,6 +87,7 @@ void add_training_options(CLI::App& c, TrainArguments& a) {
          "--profile", job.profile,
          "Measure where time goes and print a table at the end: of so many steps, or of all (0); without the first two")
         ->expected(0, 1)
+        ->option_text("[INT]")
         ->default_str("0");
     add_lora_options(c, a.lora);
     c.add_option("--preset", a.preset,
