@@ -349,15 +349,16 @@ def step_rounds(run, model, dtype):
                          run.engine.run(f"^step/{model}_{dtype}/")[f"step/{model}_{dtype}"])
         ours.append(found["tok/s"])
         for (peer, way), kind in list(ways.items()):
+            name = f"tuned {way}" if peer == "tuned" else way
             answer = getattr(run, peer).ask("step", may_fail=True, threads=run.settings["threads"], times=times, **kind)
-            run.keep(f"step {model} {dtype}, PyTorch {peer} {way}", answer)
+            run.keep(f"step {model} {dtype}, PyTorch {name}", answer)
             if "error" in answer:
-                run.note(f"PyTorch, step {model} {dtype} {way}: failed, {answer['error'].splitlines()[0]}")
+                run.note(f"PyTorch, step {model} {dtype} {name}: failed, {answer['error'].splitlines()[0]}")
                 del ways[peer, way]
                 continue
             theirs[peer].setdefault(way, []).append(answer["tok_s"])
             if number == 1:
-                check_losses(run, model, dtype, found, answer["losses"], way)
+                check_losses(run, model, dtype, found, answer["losses"], name)
     run.peer.ask("forget")
     run.tuned.ask("forget")
     rate = statistics.median(ours)
@@ -365,7 +366,7 @@ def step_rounds(run, model, dtype):
     if run.engine.roofs and plain:  # they are measured by the groups before: gemm, layers, decode
         roof = max(r[f"roof_{dtype}"] for r in run.engine.roofs) / (found["GFLOP/s"] / found["tok/s"])
         run.note(f"Training step, {model}, {dtype}: ours reaches {100 * rate / roof:.0f} % of the roof; its products and "
-                 f"attention's alone, at that roof, would be {roof / max((plain | tuned).values()):.2f}× PyTorch's best")
+                 f"attention's alone, at that roof, would be {roof / max([*plain.values(), *tuned.values()]):.2f}× PyTorch's best")
     return rate, plain, tuned
 
 

@@ -18,8 +18,9 @@ using tensor::Tensor;
 std::int32_t sample(const float* logits, std::int64_t V, const GenerateOptions& o, std::uint64_t prompt,
                     std::uint64_t step) {
     std::vector<std::pair<double, std::int32_t>> weights;
-    require(std::all_of(logits, logits + V, [](float v) { return std::isfinite(v); }), "prompt ", prompt,
-            ": the model gives a logit that is not finite; its weights are damaged or have diverged");
+    if (!std::all_of(logits, logits + V, [](float v) { return std::isfinite(v); }))
+        throw Diverged(cat("prompt ", prompt,
+                           ": the model gives a logit that is not finite; its weights are damaged or have diverged"));
     const double most = *std::max_element(logits, logits + V);
     for (std::int64_t v = 0; v < V; ++v)
         weights.emplace_back(std::exp((static_cast<double>(logits[v]) - most) / o.temperature),
@@ -100,7 +101,11 @@ private:
             sequences.push_back({prompts_[next_], 1});
             sequences.back().ids.push_back(0);  // pack() keeps every id but the last as input
         }
-        advance(first, decoder.prefill(pack(sequences), slots), decoder);
+        const Tensor hidden = decoder.prefill(pack(sequences), slots);
+        if (!tensor::all_finite(hidden))  // once a prompt: a GPU would be waited for
+            throw Diverged(
+                "the model gives hidden states that are not finite; its weights are damaged or have diverged");
+        advance(first, hidden, decoder);
     }
 
     /// Runs the newest token of each row through the model.
@@ -144,8 +149,6 @@ private:
 
     void pick(std::size_t first, const Tensor& hidden, Decoder& decoder) {
         if (options_.temperature > 0.0) return draw(first, decoder.logits(hidden).to(DType::f32).to(tensor::Device{}));
-        require(tensor::all_finite(hidden),
-                "the model gives hidden states that are not finite; its weights are damaged ", "or have diverged");
         const Tensor ids = decoder.likeliest(hidden);
         for (std::size_t i = first; i < rows_.size(); ++i) rows_[i].last = ids.data<std::int32_t>()[i - first];
     }

@@ -55,9 +55,9 @@ std::vector<std::vector<TokenScore>> token_scores(const Llama& model, std::span<
             const auto rows = static_cast<std::int64_t>(sequences[begin].ids.size()) - 1;
             for (std::int64_t i = std::max<std::int64_t>(0, sequences[begin].first_target - 1); i < rows; ++i) {
                 out[begin].push_back(scores[static_cast<std::size_t>(row[i])]);
-                require(std::isfinite(out[begin].back().logp), "sequence ", begin, ", token ", i + 1,
-                        ": the model gives log-probability ", out[begin].back().logp,
-                        "; its weights are damaged or have diverged");
+                if (!std::isfinite(out[begin].back().logp))
+                    throw Diverged(cat("sequence ", begin, ", token ", i + 1, ": the model gives a log-probability ",
+                                       "that is not finite; its weights are damaged or have diverged"));
             }
             row += rows;
         }

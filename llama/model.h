@@ -34,6 +34,11 @@ enum class Recompute : std::uint8_t {
 Recompute recompute_named(const std::string& name);
 const char* name_of(Recompute what);
 
+/// What a model gives is not finite: its weights are damaged or have diverged.
+struct Diverged : Error {
+    using Error::Error;
+};
+
 class Llama : public nn::Module {
 public:
     /// A model of the given weights, all of one type, which it shares: training changes them in place.

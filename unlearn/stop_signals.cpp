@@ -33,16 +33,10 @@ void follow(int number) {
 
 void watch() {
     const sigset_t set = set_of_watched();
-    std::array<bool, watched.size()> come{};
     for (int number = 0; sigwait(&set, &number) == 0;) {
-        if (!stop_asked) come = {};
-        bool first = false;
-        for (std::size_t i = 0; i < watched.size(); ++i)
-            if (watched[i] == number) first = !std::exchange(come[i], true);
-        if (alive > 0 && first)
-            stop_asked = true;
-        else
-            follow(number);
+        if (alive > 0 && !stop_asked.exchange(true)) continue;
+        if (alive > 0) (void)std::signal(number, SIG_DFL);  // also where a shell had it ignored
+        follow(number);
     }
 }
 
@@ -54,10 +48,7 @@ void watch_stop_signals() {
     std::thread(watch).detach();
 }
 
-StopSignals::StopSignals() {
-    stop_asked = false;
-    ++alive;
-}
+StopSignals::StopSignals() { ++alive; }
 StopSignals::~StopSignals() { --alive; }
 
 const std::atomic<bool>& StopSignals::asked() { return stop_asked; }

@@ -10,9 +10,9 @@ namespace uipe::unlearn {
 /// To be called once, before any other thread is started: all of them leave the three to the thread that waits.
 void watch_stop_signals();
 
-/// While one lives, the first of each signal asks for a stop instead of ending the process; a second one does not wait
-/// for the step or the evaluation to end. SIGUSR1 is for Open MPI's launcher, which hands it on and waits; SIGTERM it
-/// follows by SIGKILL after a second.
+/// While one lives, the first signal asks for a stop, of this run or, where it had no step left, of the next, instead
+/// of ending the process; a second one does not wait for the step or the evaluation to end. SIGUSR1 is for Open MPI's
+/// launcher, which hands it on and waits; SIGTERM it follows by SIGKILL after a second.
 class StopSignals {
 public:
     StopSignals();

@@ -161,8 +161,8 @@ struct Backward {
         const A s = scale();
         for (std::int64_t j = 0; j < seen; j += lanes<A>) {
             const Vector<A> x = s * cpu::load(p + j) - lse_of_row;
-            const Vector<A> e =
-                fast_exp(x > 0 ? Vector<A>{} : x);  // above 0 by rounding alone, of huge scores far above
+            // Above 0 by rounding alone, but far above where scores are huge.
+            const Vector<A> e = fast_exp(x > 0 ? Vector<A>{} : x);
             cpu::store(ds + j, e * (cpu::load(ds + j) - delta_of_row));
             cpu::store(p + j, e);
         }

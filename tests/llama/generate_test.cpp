@@ -224,6 +224,14 @@ TEST_F(Generate, APromptWithoutRoomIsRefused) {
     EXPECT_THROW(generate(model, std::vector<Ids>{{1, 32}}, {}), Error) << "an id outside the vocabulary";
 }
 
+TEST_F(Generate, ADivergedModelIsRefused) {
+    for (const double temperature : {0.0, 1.0})
+        EXPECT_SAYS(message_of<Error>([&] {
+                        generate(diverged_model(), std::vector<Ids>{{1, 3}}, {.temperature = temperature});
+                    }),
+                    "diverged");
+}
+
 // --- Sampling
 // ----------------------------------------------------------------------------------------------------------
 

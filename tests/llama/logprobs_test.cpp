@@ -180,6 +180,11 @@ TEST_F(Logprobs, ReportProgress) {
     EXPECT_EQ(done.back(), sequences.size());
 }
 
+TEST_F(Logprobs, OfADivergedModelAreRefused) {
+    const std::vector<Sequence> sequences = some_sequences(small_config());
+    EXPECT_SAYS(message_of<Error>([&] { token_logprobs(diverged_model(), sequences); }), "diverged");
+}
+
 TEST_F(Logprobs, OfNothing) {
     const Llama model = lively_model(small_config(), DType::f32);
     EXPECT_TRUE(token_logprobs(model, {}).empty());

@@ -26,6 +26,13 @@ inline Llama lively_model(const Config& config, tensor::DType dtype, std::uint64
     return {config, lively_weights(config, dtype, seed)};
 }
 
+/// A model of finite weights whose states are not.
+inline Llama diverged_model() {
+    StateDict weights = lively_weights(small_config(), tensor::DType::f32);
+    tensor::fill(weights.at("model.norm.weight"), 3e38);
+    return {small_config(), weights};
+}
+
 /// Random ids from BOS on, of these lengths; every third sequence is all target.
 inline std::vector<Sequence> random_sequences(const Config& config, const std::vector<std::int64_t>& lengths) {
     tensor::Random random(5, 0);

@@ -202,7 +202,7 @@ TEST_P(Attention, BackwardIsTheGradientFormulaOverwritingOrAddingToEachOutput) {
 
 TEST_P(Attention, HugeScoresNeitherOverflowNorLoseTheWinner) {
     // One key a query clearly prefers: out is its value, lse its score, whatever the scale. Of the largest scores here
-    // an f32's last bit is a thousand: a difference of products, one of them rounded, would be no exponent.
+    // an f32's last bit is two thousand: a difference of products, one of them rounded, would be no exponent.
     const std::int64_t T = 70;
     const std::int64_t D = 8;
     for (const double size : {1024.0, 333333.0}) {

@@ -115,7 +115,7 @@ TEST(Resume, ATerminatedRunSaysHowToGoOnAndDoes) {
     }
 }
 
-/// A variable of the environment, for the processes that this one starts meanwhile.
+/// Takes a variable from the environment of processes that are started while it lives.
 class Unset {
 public:
     explicit Unset(const char* name) : name_(name) {
@@ -150,6 +150,7 @@ TEST(Resume, SignalsReachAThreadThatRunsNoKernelAndIdleThreadsSleep) {
     for (const auto& task : fs::directory_iterator(proc / "task")) {
         const std::string status = text(task.path() / "status");
         const std::string mark = "SigBlk:\t";
+        if (status.find(mark) == std::string::npos) continue;  // it has ended meanwhile
         const std::uint64_t blocked = std::stoull(status.substr(status.find(mark) + mark.size(), 16), nullptr, 16);
         ++threads;
         for (const int number : {SIGINT, SIGTERM, SIGUSR1})
@@ -160,6 +161,17 @@ TEST(Resume, SignalsReachAThreadThatRunsNoKernelAndIdleThreadsSleep) {
     }
     EXPECT_GE(threads, 3);  // two that compute, and the one that waits
     EXPECT_LE(open, 1);     // the one that waits, for as long as it does
+}
+
+TEST(Resume, ASignalEndsWhatIsNoRunAsIfNobodyWaitedForIt) {
+    for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
+        Process process({"eval", "--model", "base/model", "--tofu", "world", "--split", "forget10", "--out", "ended",
+                         "--overwrite"},
+                        playground());
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        process.signal(number);
+        EXPECT_EQ(process.wait().code, 128 + number);
+    }
 }
 
 TEST(Resume, AKilledRunGoesOnFromItsLastCheckpoint) {

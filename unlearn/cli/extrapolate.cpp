@@ -195,7 +195,12 @@ public:
         const AlphaChoice c = search_alpha(
             [&](double alpha) {
                 const std::string label = cat("alpha ", number_text(alpha));
-                const AlphaMeasure m = gauge.measure(model_of(at(alpha)), tokenizer, label);
+                AlphaMeasure m{std::nan(""), std::nan("")};
+                try {
+                    m = gauge.measure(model_of(at(alpha)), tokenizer, label);
+                } catch (const llama::Diverged&) {
+                    if (alpha == 0) throw;  // else it is too far, as the search finds
+                }
                 say(cat(label, ": gap ", rounded(m.gap), "  model utility ", rounded(m.utility)));
                 return m;
             },
