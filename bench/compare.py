@@ -418,7 +418,7 @@ def attention(run):
 def peak_of_step(run, tuned, **kind):
     """MB of a process of PyTorch's that did a step and nothing else; nothing where the step fails."""
     peer = run.new_peer(tuned)
-    answer = peer.ask("step", may_fail=True, times=1, model="110M", **run.settings, **kind)
+    answer = peer.ask("step", may_fail=True, threads=run.settings["threads"], times=1, model="110M", **kind)
     peak = None if "error" in answer else peer.ask("peak")["peak_MB"]
     peer.close()
     return peak
@@ -430,10 +430,11 @@ def memory(run):
     for dtype in DTYPES:
         say(f"memory: {dtype}")
         ours = run.engine.run(f"^step/110M_{dtype}/")[f"step/110M_{dtype}"]["peak_MB"]
-        ways = {(tuned, way + (", bf16 weights" if precision == "weights" else "")):
-                peak_of_step(run, tuned, dtype=dtype, compile=way == "compiled", precision=precision)
+        ways = {(tuned, f"{way}, {optimizer}" + (", bf16 weights" if precision == "weights" else "")):
+                peak_of_step(run, tuned, dtype=dtype, compile=way == "compiled", precision=precision,
+                             optimizer=optimizer)
                 for precision in (("autocast", "weights") if dtype == "bf16" else ("autocast",))
-                for way in ("eager", "compiled") for tuned in (False, True)}
+                for optimizer in ("fused", "foreach") for way in ("eager", "compiled") for tuned in (False, True)}
         run.keep(f"memory {dtype}", {"uipe": ours} | {f"{'tuned ' * t}{way}": peak for (t, way), peak in ways.items()})
         plain, tuned = ({way: peak for (t, way), peak in ways.items() if t == which and peak} for which in (False, True))
         if not plain:
