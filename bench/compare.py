@@ -11,7 +11,7 @@ out. A whole run writes bench/results/cpu-DATE-PROCESSOR.json, every number of e
 a part of one goes to build/bench.
 
 Ours and the peer's are measured in turns, round by round, and medians are compared. What one engine computes is first
-checked against the other. The peer gets its best: see bench/README.md.
+checked against the other. The peer gets its best settings, and is shown with a tuned malloc too: see bench/README.md.
 """
 
 import argparse
@@ -365,8 +365,9 @@ def step_rounds(run, model, dtype):
     plain, tuned = ({way: statistics.median(found) for way, found in theirs[peer].items()} for peer in theirs)
     if run.engine.roofs and plain:  # they are measured by the groups before: gemm, layers, decode
         roof = max(r[f"roof_{dtype}"] for r in run.engine.roofs) / (found["GFLOP/s"] / found["tok/s"])
+        best = max([*plain.values(), *tuned.values()])
         run.note(f"Training step, {model}, {dtype}: ours reaches {100 * rate / roof:.0f} % of the roof; its products and "
-                 f"attention's alone, at that roof, would be {roof / max([*plain.values(), *tuned.values()]):.2f}× PyTorch's best")
+                 f"attention's alone, at that roof, would be {roof / best:.2f}× PyTorch's best")
     return rate, plain, tuned
 
 

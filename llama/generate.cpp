@@ -19,8 +19,7 @@ std::int32_t sample(const float* logits, std::int64_t V, const GenerateOptions& 
                     std::uint64_t step) {
     std::vector<std::pair<double, std::int32_t>> weights;
     if (!std::all_of(logits, logits + V, [](float v) { return std::isfinite(v); }))
-        throw Diverged(cat("prompt ", prompt,
-                           ": the model gives a logit that is not finite; its weights are damaged or have diverged"));
+        throw Diverged(cat("prompt ", prompt, ": the model gives a logit"));
     const double most = *std::max_element(logits, logits + V);
     for (std::int64_t v = 0; v < V; ++v)
         weights.emplace_back(std::exp((static_cast<double>(logits[v]) - most) / o.temperature),
@@ -102,9 +101,8 @@ private:
             sequences.back().ids.push_back(0);  // pack() keeps every id but the last as input
         }
         const Tensor hidden = decoder.prefill(pack(sequences), slots);
-        if (!tensor::all_finite(hidden))  // once a prompt: a GPU would be waited for
-            throw Diverged(
-                "the model gives hidden states that are not finite; its weights are damaged or have diverged");
+        // Here alone, once a prompt: at every token it would be a GPU that is waited for.
+        if (!tensor::all_finite(hidden)) throw Diverged("the model gives a hidden state");
         advance(first, hidden, decoder);
     }
 

@@ -56,8 +56,7 @@ std::vector<std::vector<TokenScore>> token_scores(const Llama& model, std::span<
             for (std::int64_t i = std::max<std::int64_t>(0, sequences[begin].first_target - 1); i < rows; ++i) {
                 out[begin].push_back(scores[static_cast<std::size_t>(row[i])]);
                 if (!std::isfinite(out[begin].back().logp))
-                    throw Diverged(cat("sequence ", begin, ", token ", i + 1, ": the model gives a log-probability ",
-                                       "that is not finite; its weights are damaged or have diverged"));
+                    throw Diverged(cat("sequence ", begin, ", token ", i + 1, ": the model gives a log-probability"));
             }
             row += rows;
         }

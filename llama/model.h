@@ -36,7 +36,9 @@ const char* name_of(Recompute what);
 
 /// What a model gives is not finite: its weights are damaged or have diverged.
 struct Diverged : Error {
-    using Error::Error;
+    /// what: such as "prompt 3: the model gives a logit".
+    explicit Diverged(const std::string& what)
+        : Error(what + " that is not finite; its weights are damaged or have diverged") {}
 };
 
 class Llama : public nn::Module {

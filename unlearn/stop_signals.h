@@ -7,7 +7,8 @@
 
 namespace uipe::unlearn {
 
-/// To be called once, before any other thread is started: all of them leave the three to the thread that waits.
+/// To be called once, before any other thread is started: all of them leave the three to the thread that waits. Without
+/// it they end the process, StopSignals or not.
 void watch_stop_signals();
 
 /// While one lives, the first signal asks for a stop, of this run or, where it had no step left, of the next, instead
